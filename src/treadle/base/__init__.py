@@ -1,0 +1,1 @@
+"""Floor 0: nodes, rewriting, errors, spans and options."""

@@ -1,0 +1,1 @@
+"""Floor 1: interned scalar expressions, their simplification, bounds and proofs."""

@@ -1,0 +1,1 @@
+"""Floor 2: functions, modules and their text."""

@@ -1,0 +1,115 @@
+"""Operations that name functions, and the cast that introduces symbols: the joints of a module.
+
+Their types are written on them, so that deduction needs no look at the callee's body.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from treadle.base.errors import InternalError
+from treadle.expr.scalar import Expr
+from treadle.ir.op import Op, Samples
+from treadle.ir.types import TensorType, Type
+
+
+class FunctionOp(Op):
+    """An operation whose meaning is other functions of the module; the interpreter knows how to run each."""
+
+    differentiable: ClassVar[bool] = False
+
+    def reference(self, *arrays: np.ndarray) -> np.ndarray:
+        """Only the interpreter, which sees the module, can say."""
+        raise InternalError(f"{self.op_name()} has no meaning outside a module")
+
+    @classmethod
+    def samples(cls) -> Samples:
+        """None: a sample would need a module around it."""
+        return iter(())
+
+
+@dataclass(frozen=True)
+class Call(FunctionOp):
+    """Call the graph function ``function``; ``out`` are the types of its results here."""
+
+    function: str
+    out: tuple[Type, ...]
+
+    def infer(self, *types: Type) -> tuple[Type, ...]:
+        """What the call says."""
+        return self.out
+
+
+@dataclass(frozen=True)
+class CallTensor(FunctionOp):
+    """Allocate the outputs, then run the tensor function ``function`` in destination-passing style.
+
+    ``symbols`` are the values of the function's scalar parameters, in order. The symbols in the shapes of its buffers
+    are found by matching the arguments' shapes.
+    """
+
+    function: str
+    out: tuple[TensorType, ...]
+    symbols: tuple[Expr, ...] = ()
+
+    def infer(self, *types: Type) -> tuple[Type, ...]:
+        """What the call says."""
+        return self.out
+
+
+@dataclass(frozen=True)
+class CallLibrary(FunctionOp):
+    """The same for a function outside the module, known to the run time by ``function``."""
+
+    function: str
+    out: tuple[TensorType, ...]
+
+    def infer(self, *types: Type) -> tuple[Type, ...]:
+        """What the call says."""
+        return self.out
+
+
+@dataclass(frozen=True)
+class MatchCast(FunctionOp):
+    """Assert that the operand has type ``type``, whose new symbols it binds; checked when the program runs."""
+
+    type: TensorType
+
+    def infer(self, *types: Type) -> Type:
+        """What was asserted."""
+        return self.type
+
+
+@dataclass(frozen=True)
+class Cond(FunctionOp):
+    """Call ``then`` or ``orelse`` on the operands but the first, which is a bool of rank 0."""
+
+    then: str
+    orelse: str
+    out: tuple[Type, ...]
+
+    def infer(self, *types: Type) -> tuple[Type, ...]:
+        """What both branches give."""
+        return self.out
+
+
+@dataclass(frozen=True)
+class WhileLoop(FunctionOp):
+    """Run ``body`` on the carried values while ``condition`` of them holds.
+
+    The first ``carried`` operands are carried: ``body`` returns their next values, of the same types. The rest are passed
+    to both functions unchanged.
+    """
+
+    condition: str
+    body: str
+    carried: int
+    out: tuple[Type, ...]
+
+    def infer(self, *types: Type) -> tuple[Type, ...]:
+        """The types of the carried values."""
+        return self.out
+
+
+CALLS: tuple[type[FunctionOp], ...] = (Call, CallTensor, CallLibrary, MatchCast, Cond, WhileLoop)

@@ -1,0 +1,77 @@
+"""Graph-level functions: tensors, pure, in A-normal form."""
+
+from treadle.base.node import node
+from treadle.base.span import Span
+from treadle.expr.scalar import Expr
+from treadle.ir.op import Op
+from treadle.ir.types import ShapeType, TensorType, Type
+
+
+@node
+class Value:
+    """What a parameter or a binding defines; known by its name within a function."""
+
+    name: str
+    type: Type
+
+
+@node
+class ConstantRef:
+    """A constant of the module, by name."""
+
+    name: str
+    type: TensorType
+
+
+@node
+class Literal:
+    """A scalar expression as a tensor of no dimensions: a number, or one computed from symbolic dimensions."""
+
+    value: Expr
+
+    @property
+    def type(self) -> TensorType:
+        """A tensor of rank 0 of the expression's dtype."""
+        return TensorType((), 0, self.value.dtype)
+
+
+@node
+class ShapeLiteral:
+    """A tuple of dimensions as an operand."""
+
+    dims: tuple[Expr, ...]
+
+    @property
+    def type(self) -> ShapeType:
+        """The shape that it is."""
+        return ShapeType(self.dims)
+
+
+Atom = Value | ConstantRef | Literal | ShapeLiteral
+
+
+@node
+class Binding:
+    """``outputs = op(*args)``. An operation has one or more results, each with a name of its own."""
+
+    outputs: tuple[Value, ...]
+    op: Op
+    args: tuple[Atom, ...]
+    span: Span | None = None
+
+
+@node
+class GraphFunction:
+    """A pure function of tensors: bindings in order, each name defined once."""
+
+    name: str
+    params: tuple[Value, ...]
+    body: tuple[Binding, ...]
+    results: tuple[Atom, ...]
+    assumes: tuple[Expr, ...] = ()
+    span: Span | None = None
+
+    def __str__(self) -> str:
+        from treadle.ir.printer import function_text  # noqa: PLC0415  (the printer knows every node)
+
+        return function_text(self)
