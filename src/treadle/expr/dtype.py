@@ -1,8 +1,7 @@
 """Element types of tensors and of scalar expressions."""
 
-from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import ml_dtypes
 import numpy as np
@@ -10,15 +9,33 @@ import numpy as np
 Kind = Literal["float", "bfloat", "int", "uint", "bool"]
 
 _PREFIX: dict[Kind, str] = {"float": "f", "bfloat": "bf", "int": "i", "uint": "u", "bool": "bool"}
+_INTERNED: dict[tuple[Kind, int, int], "DType"] = {}
 
 
-@dataclass(frozen=True, slots=True)
 class DType:
-    """A scalar type of ``bits`` width, or a vector of ``lanes`` of them."""
+    """A scalar type of ``bits`` width, or a vector of ``lanes`` of them.
 
+    Equal types are one object, so they compare and hash by identity.
+    """
+
+    __slots__ = ("bits", "kind", "lanes", "scalar")
     kind: Kind
     bits: int
-    lanes: int = 1
+    lanes: int
+    scalar: "DType"
+    """The element type of a vector; a scalar type itself."""
+
+    def __new__(cls, kind: Kind, bits: int, lanes: int = 1) -> "DType":
+        found = _INTERNED.get((kind, bits, lanes))
+        if found is None:
+            found = object.__new__(cls)
+            found.kind, found.bits, found.lanes = kind, bits, lanes
+            found.scalar = found if lanes == 1 else DType(kind, bits)
+            found = _INTERNED.setdefault((kind, bits, lanes), found)
+        return found
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return DType, (self.kind, self.bits, self.lanes)
 
     def __str__(self) -> str:
         name = "bool" if self.kind == "bool" else f"{_PREFIX[self.kind]}{self.bits}"
@@ -40,11 +57,6 @@ class DType:
     def is_bool(self) -> bool:
         """Whether this is the truth type."""
         return self.kind == "bool"
-
-    @property
-    def scalar(self) -> "DType":
-        """The element type of a vector; a scalar type itself."""
-        return self if self.lanes == 1 else DType(self.kind, self.bits)
 
     def vector(self, lanes: int) -> "DType":
         """The vector of ``lanes`` elements of this scalar type."""
@@ -88,7 +100,7 @@ _BY_NUMPY = {d.numpy: d for d in DTYPES}
 
 
 def parse_dtype(name: str) -> DType | None:
-    """The type that is spelled ``name``, such as ``f32``, ``bool`` or ``f32x16``; ``None`` if there is none."""
+    """The type spelled ``name``, such as ``f32``, ``bool`` or ``f32x16``; else ``None``."""
     base, _, lanes = name.partition("x")
     found = _BY_NAME.get(base)
     if found is None or (lanes and not lanes.isdecimal()):

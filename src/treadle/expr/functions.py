@@ -3,12 +3,12 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.generic]
+Array = NDArray[Any]
 ResultRule = Literal["same", "bool", "explicit"]
 Family = Literal["arithmetic", "compare", "logic", "math", "select", "convert", "vector"]
 
@@ -17,9 +17,9 @@ Family = Literal["arithmetic", "compare", "logic", "math", "select", "convert", 
 class ScalarFunction:
     """A pure function of scalars.
 
-    ``result`` says how its type follows: the arguments' own type (``same``), ``bool``, or given with the application
-    (``explicit``). ``evaluate`` is its meaning on NumPy values. ``symbol`` is the Python operator that prints it, and
-    ``commutes`` whether its two arguments may be exchanged.
+    ``result`` says how its type follows: the arguments' own type (``same``), ``bool``, or given
+    with the application (``explicit``). ``evaluate`` is its meaning on NumPy values. ``symbol`` is
+    the Python operator that prints it, and ``commutes`` whether its two arguments may be exchanged.
     """
 
     name: str
@@ -60,7 +60,7 @@ def _lgamma(x: float) -> float:
 
 
 def _erfinv(x: Array) -> Array:
-    """The inverse of erf: Winitzki's approximation (2008, eq. 7) as a start, then three Newton steps in double."""
+    """The inverse of erf: Winitzki's approximation (2008, eq. 7) and three Newton steps."""
     y = np.asarray(x, np.float64)
     with np.errstate(all="ignore"):
         a = 0.147
@@ -93,12 +93,21 @@ def _cast(x: Array) -> Array:
     return x
 
 
-def _make(family: Family, result: ResultRule, arity: int, **functions: Callable[..., Array]) -> list[ScalarFunction]:
-    return [ScalarFunction(name.rstrip("_"), arity, family, result, f) for name, f in functions.items()]
+def _make(
+    family: Family, result: ResultRule, arity: int, **functions: Callable[..., Array]
+) -> list[ScalarFunction]:
+    return [
+        ScalarFunction(name.rstrip("_"), arity, family, result, f) for name, f in functions.items()
+    ]
 
 
-def _operators(family: Family, result: ResultRule, *rows: tuple[str, str, Callable[..., Array], bool]) -> list[ScalarFunction]:
-    return [ScalarFunction(name, 2, family, result, f, symbol, commutes) for name, symbol, f, commutes in rows]
+def _operators(
+    family: Family, result: ResultRule, *rows: tuple[str, str, Callable[..., Array], bool]
+) -> list[ScalarFunction]:
+    return [
+        ScalarFunction(name, 2, family, result, f, symbol, commutes)
+        for name, symbol, f, commutes in rows
+    ]
 
 
 _ALL: list[ScalarFunction] = [
@@ -112,8 +121,16 @@ _ALL: list[ScalarFunction] = [
         ("floordiv", "//", np.floor_divide, False),
         ("mod", "%", np.remainder, False),
     ),
-    *_operators("logic", "same", ("and", "&", np.bitwise_and, True), ("or", "|", np.bitwise_or, True), ("xor", "^", np.bitwise_xor, True)),
-    *_operators("logic", "same", ("shl", "<<", np.left_shift, False), ("shr", ">>", np.right_shift, False)),
+    *_operators(
+        "logic",
+        "same",
+        ("and", "&", np.bitwise_and, True),
+        ("or", "|", np.bitwise_or, True),
+        ("xor", "^", np.bitwise_xor, True),
+    ),
+    *_operators(
+        "logic", "same", ("shl", "<<", np.left_shift, False), ("shr", ">>", np.right_shift, False)
+    ),
     *_operators(
         "compare",
         "bool",
@@ -124,19 +141,73 @@ _ALL: list[ScalarFunction] = [
         ("gt", ">", np.greater, False),
         ("ge", ">=", np.greater_equal, False),
     ),
-    *_make("arithmetic", "same", 2, truncdiv=_truncdiv, truncmod=np.fmod, min=np.minimum, max=np.maximum),
+    *_make(
+        "arithmetic",
+        "same",
+        2,
+        truncdiv=_truncdiv,
+        truncmod=np.fmod,
+        min=np.minimum,
+        max=np.maximum,
+    ),
     *_make("arithmetic", "same", 1, neg=np.negative, abs=np.abs, sign=np.sign),
     *_make("arithmetic", "same", 3, fmuladd=_fmuladd),
     *_make("logic", "same", 1, invert=np.invert),
     *_make("logic", "bool", 1, isnan=np.isnan, isinf=np.isinf),
-    *_make("math", "same", 1, floor=np.floor, ceil=np.ceil, trunc=np.trunc, round=np.rint, sqrt=np.sqrt, rsqrt=_rsqrt),
+    *_make(
+        "math",
+        "same",
+        1,
+        floor=np.floor,
+        ceil=np.ceil,
+        trunc=np.trunc,
+        round=np.rint,
+        sqrt=np.sqrt,
+        rsqrt=_rsqrt,
+    ),
     *_make("math", "same", 1, exp=np.exp, exp2=np.exp2, expm1=np.expm1),
     *_make("math", "same", 1, log=np.log, log2=np.log2, log10=np.log10, log1p=np.log1p),
-    *_make("math", "same", 1, sin=np.sin, cos=np.cos, tan=np.tan, asin=np.arcsin, acos=np.arccos, atan=np.arctan),
-    *_make("math", "same", 1, sinh=np.sinh, cosh=np.cosh, tanh=np.tanh, asinh=np.arcsinh, acosh=np.arccosh, atanh=np.arctanh),
-    *_make("math", "same", 1, erf=_erf, erfc=lambda x: _special(x, "erfc"), erfinv=_erfinv, sigmoid=_sigmoid),
+    *_make(
+        "math",
+        "same",
+        1,
+        sin=np.sin,
+        cos=np.cos,
+        tan=np.tan,
+        asin=np.arcsin,
+        acos=np.arccos,
+        atan=np.arctan,
+    ),
+    *_make(
+        "math",
+        "same",
+        1,
+        sinh=np.sinh,
+        cosh=np.cosh,
+        tanh=np.tanh,
+        asinh=np.arcsinh,
+        acosh=np.arccosh,
+        atanh=np.arctanh,
+    ),
+    *_make(
+        "math",
+        "same",
+        1,
+        erf=_erf,
+        erfc=lambda x: _special(x, "erfc"),
+        erfinv=_erfinv,
+        sigmoid=_sigmoid,
+    ),
     *_make("math", "same", 1, lgamma=lambda x: _special(x, "lgamma")),
-    *_make("math", "same", 2, pow=np.power, atan2=np.arctan2, copysign=np.copysign, nextafter=np.nextafter),
+    *_make(
+        "math",
+        "same",
+        2,
+        pow=np.power,
+        atan2=np.arctan2,
+        copysign=np.copysign,
+        nextafter=np.nextafter,
+    ),
     ScalarFunction("select", 3, "select", "explicit", _select),
     ScalarFunction("cast", 1, "convert", "explicit", _cast),
     ScalarFunction("bitcast", 1, "convert", "explicit", _cast),

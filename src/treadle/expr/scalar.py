@@ -1,13 +1,14 @@
 """Interned scalar expressions: identity is equality.
 
-Integers (64-bit by default) index and measure, floats and booleans compute; vector types stand for unrolled lanes.
-Constants fold when they are built; every other simplification is ``treadle.expr.simplify``'s.
+Integers (64-bit by default) index and measure, floats and booleans compute; vector types stand for
+unrolled lanes. Constants fold when they are built; every other simplification is
+``treadle.expr.simplify``'s.
 """
 
 import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self
-from weakref import WeakValueDictionary
+from weakref import ref
 
 import numpy as np
 
@@ -15,9 +16,65 @@ from treadle.base.errors import InternalError
 from treadle.expr.dtype import DType, boolean, f32, i64
 from treadle.expr.functions import FUNCTIONS
 
-_TABLE: WeakValueDictionary[tuple[Any, ...], Any] = WeakValueDictionary()
-
 Number = int | float | bool
+
+
+class _Entry(ref[Any]):
+    """A weak reference that knows the key it is filed under."""
+
+    __slots__ = ("key",)
+    key: Any
+
+
+class _Table:
+    """What is interned, by key, for as long as somebody holds it."""
+
+    __slots__ = ("_dead", "_forgetting", "entries")
+
+    def __init__(self) -> None:
+        self.entries: dict[Any, _Entry] = {}
+        self._dead: list[_Entry] = []
+        self._forgetting = False
+
+    def get(self, key: Any) -> Any:  # noqa: ANN401
+        """The object of a key, or ``None``."""
+        entry = self.entries.get(key)
+        return None if entry is None else entry()
+
+    def add(self, key: Any, made: Any) -> Any:  # noqa: ANN401
+        """File ``made``, unless another thread was first; what is filed is returned."""
+        entry = _Entry(made, self._forget)
+        entry.key = key
+        first = self.entries.setdefault(key, entry)
+        if first is entry:
+            return made
+        found = first()
+        if found is not None:
+            return found
+        # The earlier object is dead and its entry waits to be removed.
+        self.entries[key] = entry
+        return made
+
+    def _forget(self, entry: _Entry) -> None:
+        """Remove the entry of an object that died; what dies with its key waits its turn."""
+        self._dead.append(entry)
+        if self._forgetting:
+            return
+        self._forgetting = True
+        try:
+            while self._dead:
+                last = self._dead.pop()
+                if self.entries.get(last.key) is last:
+                    del self.entries[last.key]
+        finally:
+            self._forgetting = False
+
+
+_TABLE = _Table()
+_CONSTANTS = _Table()
+_VARIABLES = _Table()
+_APPLICATIONS = _Table()
+_new = object.__new__
 
 
 class Interned:
@@ -28,9 +85,7 @@ class Interned:
     @classmethod
     def _intern(cls, key: tuple[Any, ...], make: Callable[[], Self]) -> Self:
         found = _TABLE.get((cls, *key))
-        if found is None:
-            found = _TABLE.setdefault((cls, *key), make())
-        return found
+        return _TABLE.add((cls, *key), make()) if found is None else found
 
 
 class Expr(Interned):
@@ -49,7 +104,9 @@ class Expr(Interned):
         return self
 
     def __bool__(self) -> bool:
-        raise InternalError(f"the truth of a symbolic expression was asked for: {self}; use prove() or eq()")
+        raise InternalError(
+            f"the truth of a symbolic expression was asked for: {self}; use prove() or eq()"
+        )
 
     def __str__(self) -> str:
         return to_text(self)
@@ -140,15 +197,19 @@ class Const(Expr):
     value: Number
 
     def __new__(cls, value: Number, dtype: DType) -> "Const":
+        # Floats are filed as text, which tells 0.0 from -0.0, so a number found here is the integer
+        # it equals.
+        found = _CONSTANTS.get((value, dtype))
+        if found is not None:
+            return found
         value = _normalize(value, dtype)
-        key = value.hex() if isinstance(value, float) else value
-
-        def make() -> "Const":
-            self = object.__new__(cls)
-            self.value, self.dtype = value, dtype
-            return self
-
-        return cls._intern((key, dtype), make)
+        key = (value.hex() if isinstance(value, float) else value, dtype)
+        found = _CONSTANTS.get(key)
+        if found is not None:
+            return found
+        self = _new(cls)
+        self.value, self.dtype = value, dtype
+        return _CONSTANTS.add(key, self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Const, (self.value, self.dtype)
@@ -161,12 +222,13 @@ class Var(Expr):
     name: str
 
     def __new__(cls, name: str, dtype: DType = i64) -> "Var":
-        def make() -> "Var":
-            self = object.__new__(cls)
-            self.name, self.dtype = name, dtype
-            return self
-
-        return cls._intern((name, dtype), make)
+        key = (name, dtype)
+        found = _VARIABLES.get(key)
+        if found is not None:
+            return found
+        self = _new(cls)
+        self.name, self.dtype = name, dtype
+        return _VARIABLES.add(key, self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Var, (self.name, self.dtype)
@@ -180,12 +242,15 @@ class Apply(Expr):
     args: tuple[Expr, ...]
 
     def __new__(cls, fn: str, args: tuple[Expr, ...], dtype: DType) -> "Apply":
-        def make() -> "Apply":
-            self = object.__new__(cls)
-            self.fn, self.args, self.dtype = fn, args, dtype
-            return self
-
-        return cls._intern((fn, args, dtype), make)
+        # Filed as ``apply`` is called: with the type only where it does not follow from the
+        # operands.
+        key = (fn, args, dtype if FUNCTIONS[fn].result == "explicit" else None)
+        found = _APPLICATIONS.get(key)
+        if found is not None:
+            return found
+        self = _new(cls)
+        self.fn, self.args, self.dtype = fn, args, dtype
+        return _APPLICATIONS.add(key, self)
 
     @property
     def children(self) -> tuple[Expr, ...]:
@@ -194,7 +259,11 @@ class Apply(Expr):
 
     def with_children(self, children: tuple[Expr, ...]) -> Expr:
         """The same function of other operands; constants fold."""
-        return apply(self.fn, *children, dtype=self.dtype if FUNCTIONS[self.fn].result == "explicit" else None)
+        return apply(
+            self.fn,
+            *children,
+            dtype=self.dtype if FUNCTIONS[self.fn].result == "explicit" else None,
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Apply, (self.fn, self.args, self.dtype)
@@ -210,11 +279,15 @@ def _normalize(value: Number, dtype: DType) -> Number:
         return bool(value)
     value = int(value)
     wrapped = value & ((1 << dtype.bits) - 1)
-    return wrapped - (1 << dtype.bits) if dtype.kind == "int" and wrapped >> (dtype.bits - 1) else wrapped
+    return (
+        wrapped - (1 << dtype.bits)
+        if dtype.kind == "int" and wrapped >> (dtype.bits - 1)
+        else wrapped
+    )
 
 
 def const(value: Number, dtype: DType | None = None) -> Const:
-    """A constant; the type follows from the Python value (int: i64, float: f32, bool) unless given."""
+    """A constant; unless given, the type follows from the value (int: i64, float: f32, bool)."""
     if dtype is None:
         dtype = boolean if isinstance(value, bool) else i64 if isinstance(value, int) else f32
     return Const(value, dtype)
@@ -223,12 +296,15 @@ def const(value: Number, dtype: DType | None = None) -> Const:
 def apply(fn: str, *args: ExprLike, dtype: DType | None = None) -> Expr:
     """Apply the scalar function ``fn``.
 
-    Python numbers take the type of the first operand that is an expression. Operands of arithmetic must agree in type.
-    An application to constants becomes the constant.
+    Python numbers take the type of the first operand that is an expression. Operands of arithmetic
+    must agree in type. An application to constants becomes the constant.
 
     Raises:
         InternalError: if the operands' types or number do not fit.
     """
+    entry = _APPLICATIONS.entries.get((fn, args, dtype))
+    if entry is not None and (found := entry()) is not None:
+        return found
     function = FUNCTIONS[fn]
     if len(args) != function.arity:
         raise InternalError(f"{fn} takes {function.arity} operands, not {len(args)}")
@@ -239,22 +315,37 @@ def apply(fn: str, *args: ExprLike, dtype: DType | None = None) -> Expr:
         result = dtype
     else:
         result = operands[0].dtype
-        if any(x.dtype != result for x in operands):
-            kinds = ", ".join(str(x.dtype) for x in operands)
-            raise InternalError(f"the operands of {fn} differ in type: {kinds} in {fn}({', '.join(map(str, operands))})")
+        for x in operands:
+            if x.dtype is not result:
+                raise InternalError(_mismatch(fn, operands))
         if function.result == "bool":
-            result = boolean.vector(result.lanes) if result.lanes > 1 else boolean
-    if result.lanes == 1 and all(isinstance(x, Const) for x in operands):
-        folded = _fold(fn, tuple(x for x in operands if isinstance(x, Const)), result)
-        if folded is not None:
-            return folded
-    return Apply(fn, operands, result)
+            result = boolean if result.lanes == 1 else boolean.vector(result.lanes)
+    constants: list[Const] = []
+    for x in operands:
+        if not isinstance(x, Const):
+            return Apply(fn, operands, result)
+        constants.append(x)
+    folded = _fold(fn, tuple(constants), result)
+    return Apply(fn, operands, result) if folded is None else folded
+
+
+def _mismatch(fn: str, operands: tuple[Expr, ...]) -> str:
+    kinds = ", ".join(str(x.dtype) for x in operands)
+    return f"the operands of {fn} differ in type: {kinds} in {fn}({', '.join(map(str, operands))})"
 
 
 def _coerce(fn: str, args: tuple[ExprLike, ...]) -> tuple[Expr, ...]:
-    typed = args[1:] if fn == "select" else args
-    dtype = next((x.dtype for x in typed if isinstance(x, Expr)), None)
-    return tuple(x if isinstance(x, Expr) else const(x, None if dtype is None else dtype) for x in args)
+    for x in args:
+        if not isinstance(x, Expr):
+            break
+    else:
+        return args  # type: ignore[return-value]  (all are expressions)
+    dtype = None
+    for x in args[1:] if fn == "select" else args:
+        if isinstance(x, Expr):
+            dtype = x.dtype
+            break
+    return tuple([x if isinstance(x, Expr) else const(x, dtype) for x in args])
 
 
 _FOLDED = frozenset({"arithmetic", "compare", "logic", "select", "convert"})
@@ -263,7 +354,7 @@ _DIVIDES = frozenset({"floordiv", "mod", "truncdiv", "truncmod", "div"})
 
 
 def _fold(fn: str, args: tuple[Const, ...], dtype: DType) -> Const | None:
-    """The constant that an application of constants is; ``None`` where folding must wait (x // 0, transcendental)."""
+    """What an application of constants comes to; ``None`` for x // 0 and for rounded functions."""
     if FUNCTIONS[fn].family not in _FOLDED and fn not in _FOLDED_MATH:
         return None
     if fn in _DIVIDES and not args[0].dtype.is_float and args[1].value == 0:
@@ -271,6 +362,8 @@ def _fold(fn: str, args: tuple[Const, ...], dtype: DType) -> Const | None:
     if fn == "cast":
         return _fold_cast(args[0], dtype)
     if fn == "bitcast":
+        if dtype.lanes > 1:
+            return None
         bits = np.asarray(args[0].value, args[0].dtype.numpy).view(dtype.numpy)
         return Const(bits.item(), dtype)
     if fn == "select":
@@ -314,7 +407,7 @@ def select(condition: Expr, a: ExprLike, b: ExprLike) -> Expr:
 
 def cast(x: Expr, dtype: DType) -> Expr:
     """Convert as C does: floats truncate towards zero, integers wrap, anything not zero is true."""
-    if x.dtype == dtype:
+    if x.dtype is dtype:
         return x
     return apply("cast", x, dtype=dtype)
 
@@ -357,7 +450,7 @@ def variables(*roots: Expr) -> tuple[Var, ...]:
 
 
 def transform(x: Expr, visit: Callable[[Expr], Expr | None]) -> Expr:
-    """Rebuild ``x`` from the leaves up; ``visit`` sees each rebuilt node and may return another for it."""
+    """Rebuild ``x`` from the leaves up; ``visit`` sees each rebuilt node and may replace it."""
     memo: dict[Expr, Expr] = {}
     for old in walk(x):
         children = old.children
@@ -424,7 +517,11 @@ def _apply_text(x: Apply) -> tuple[str, int]:
         inner, level = _text(x.args[0])
         sign = "-" if x.fn == "neg" else "~"
         # -(3) would read back as the constant, so constants stay in parentheses.
-        return (f"{sign}{inner}" if level >= _UNARY and not isinstance(x.args[0], Const) else f"{sign}({inner})"), _UNARY
+        return (
+            f"{sign}{inner}"
+            if level >= _UNARY and not isinstance(x.args[0], Const)
+            else f"{sign}({inner})"
+        ), _UNARY
     args = [_text(a)[0] for a in x.args]
     if x.fn in ("cast", "bitcast", "ramp", "broadcast"):
         args.append(str(x.dtype))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from treadle.expr.dtype import DType
-from treadle.expr.scalar import Const, Expr, ExprLike, Var, apply, as_expr, maximum, minimum, select, transform
+from treadle.expr.scalar import Const, Expr, ExprLike, Var, apply, as_expr, int_value, maximum, minimum, select, transform
 from treadle.ir.tensor import Allocate, Block, Buffer, For, If, IterVar, Load, Store, Stmt, TensorFunction
 from treadle.ir.types import TensorType
 
@@ -91,6 +91,10 @@ class LoopBuilder:
         init: ExprLike | None = None,
     ) -> Buffer:
         """Write every element of ``buffer``: ``value`` of its indices and of ``extents``' indices, combined over the latter."""
+        if any(int_value(e) == 0 for e in extents):
+            # A loop of no steps has no first one, at which ``init`` would run.
+            start = identity(combine, buffer.dtype) if init is None else init
+            return self.compute(buffer, lambda *_: start, name)
         outer, spatial_iters = self._axes(buffer.shape, "spatial")
         inner, reduce_iters = self._axes(tuple(as_expr(e) for e in extents), "reduce")
         indices = tuple(i.var for i in spatial_iters)
@@ -101,6 +105,34 @@ class LoopBuilder:
             (*spatial_iters, *reduce_iters),
             (Store(buffer, indices, combined(combine, buffer[indices], term)),),
             (Store(buffer, indices, start),),
+        )
+        self._add((*outer, *inner), block)
+        return buffer
+
+    def reduce_at(
+        self,
+        buffer: Buffer,
+        extents: tuple[ExprLike, ...],
+        reduced: tuple[ExprLike, ...],
+        at: Callable[..., tuple[ExprLike, ...]],
+        value: Callable[..., ExprLike],
+        name: str | None = None,
+    ) -> Buffer:
+        """Sum ``value`` over ``reduced`` into the element that ``at`` says, for every point of ``extents``.
+
+        ``at`` takes the indices of ``extents`` and must name another element for each; ``value`` takes those of
+        ``reduced`` as well.
+        """
+        outer, spatial_iters = self._axes(tuple(as_expr(e) for e in extents), "spatial")
+        inner, reduce_iters = self._axes(tuple(as_expr(e) for e in reduced), "reduce")
+        point = tuple(i.var for i in spatial_iters)
+        target = tuple(as_expr(i) for i in at(*point))
+        term = _typed(value(*point, *(i.var for i in reduce_iters)), buffer.dtype)
+        block = Block(
+            self._block_name(name or buffer.name),
+            (*spatial_iters, *reduce_iters),
+            (Store(buffer, target, Load(buffer, target) + term),),
+            (Store(buffer, target, Const(0, buffer.dtype)),),
         )
         self._add((*outer, *inner), block)
         return buffer

@@ -23,7 +23,7 @@ class TensorType:
 
     def __str__(self) -> str:
         if self.shape is None:
-            return f"Tensor[ndim={self.ndim}, {self.dtype}]"
+            return f"Tensor[ndim({self.ndim}), {self.dtype}]"
         return f"Tensor[{tuple_text(self.shape)}, {self.dtype}]"
 
 

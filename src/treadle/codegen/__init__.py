@@ -1,0 +1,1 @@
+"""Code generators: loop programs in, machine code out."""

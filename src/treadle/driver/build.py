@@ -1,0 +1,114 @@
+"""From a graph module to linked code: loops, host function, objects, manifest."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+import treadle
+from treadle.codegen.llvm.host import host_text, kernel_steps
+from treadle.codegen.llvm.kernel import KernelText, kernel_text, module_text
+from treadle.codegen.llvm.object import compile_objects
+from treadle.driver.options import Options
+from treadle.driver.pipelines import loop_pipeline
+from treadle.driver.work import work_of
+from treadle.expr.scalar import Expr, Var, int_value, substitute
+from treadle.expr.simplify import simplify
+from treadle.ir.analysis import symbols
+from treadle.ir.host import HostFunction
+from treadle.ir.module import Module
+from treadle.ir.types import TensorType
+from treadle.passes.lower_host import lower_host
+from treadle.passes.pipeline import Progress
+from treadle_runtime.executable import exports_of
+from treadle_runtime.loader import LoadedCode
+from treadle_runtime.loader import load as link
+from treadle_runtime.manifest import CallSpec, Check, Entry, Manifest, TensorSpec
+from treadle_runtime.threads import runtime_symbols
+
+ENTRY = "main"
+
+
+@dataclass(frozen=True, eq=False)
+class Build:
+    """What a compilation leaves: the finished module, its host function, objects, constants and manifest."""
+
+    module: Module
+    host: HostFunction
+    objects: tuple[bytes, ...]
+    manifest: Manifest
+
+    @property
+    def entry(self) -> Entry:
+        """The manifest's page on the entry."""
+        return self.manifest.entry(ENTRY)
+
+    @property
+    def constants(self) -> Mapping[str, np.ndarray]:
+        """The constants that the host function names."""
+        return {name: self.module.constants[name].array for name in self.host.constants}
+
+    def link(self) -> LoadedCode:
+        """Put the objects into this process."""
+        return link(self.objects, exports_of(self.entry), runtime_symbols())
+
+
+def build(graph: Module, options: Options, progress: Progress | None = None) -> Build:
+    """Compile the entry of a graph module.
+
+    Raises:
+        TreadleError: what a pass, code generation or LLVM refuses.
+    """
+    pipeline = loop_pipeline(options.target, options.threads)
+    module = pipeline.run(graph, dump=options.dump, progress=progress)
+    host = lower_host(module, ENTRY)
+    texts = object_texts(module, host, options)
+    if progress is not None:
+        progress("machine code", len(pipeline.passes), len(pipeline.passes))
+    objects = compile_objects(texts, options.target, options.workers, options.cache)
+    return Build(module, host, tuple(objects), manifest_of(host, module))
+
+
+def object_texts(module: Module, host: HostFunction, options: Options) -> list[str]:
+    """The LLVM modules: the kernels that are called, one each, and the host function."""
+    called = dict.fromkeys(step.kernel for step in kernel_steps(host.steps))
+    kernels: list[KernelText] = [kernel_text(module.tensor(name), options.target) for name in called]
+    texts = [module_text([kernel], "", options.target) for kernel in kernels]
+    return [*texts, module_text([host_text(host, module, options.target)], "", options.target)]
+
+
+def manifest_of(host: HostFunction, module: Module) -> Manifest:
+    """The manifest of a module with one entry."""
+    entry = Entry(
+        host.name,
+        tuple(_spec(name, type_) for name, type_ in host.inputs),
+        tuple(_spec(name, type_) for name, type_ in host.outputs),
+        tuple(var.name for var, _ in host.symbols),
+        tuple(Check(c.text, c.input, c.axis) for c in host.checks),
+        tuple(_call(host, module)),
+        host.constants,
+        host.callbacks,
+    )
+    return Manifest((entry,), treadle_version=treadle.__version__)
+
+
+def _spec(name: str, type_: TensorType) -> TensorSpec:
+    dims = tuple(str(d) if (value := int_value(d)) is None else value for d in type_.dims)
+    return TensorSpec(name, str(type_.dtype), dims)
+
+
+def _call(host: HostFunction, module: Module) -> list[CallSpec]:
+    calls: list[CallSpec] = []
+    for step in kernel_steps(host.steps):
+        function = module.tensor(step.kernel)
+        values: dict[Var, Expr] = dict(zip(symbols(function), step.symbols, strict=True))
+        flops, moved = work_of(function)
+        calls.append(
+            CallSpec(
+                step.kernel,
+                step.label,
+                str(simplify(substitute(flops, values))),
+                str(simplify(substitute(moved, values))),
+            )
+        )
+    return calls

@@ -1,0 +1,58 @@
+"""What a user can say about a compilation."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from treadle.base.errors import OptionError
+from treadle.base.options import read_environment
+from treadle.target import Target
+from treadle_runtime.threads import available_threads
+
+Numerics = Literal["default", "fast", "strict"]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The options of one compilation, checked.
+
+    ``threads``: how many threads an executable uses. ``workers``: processes that compile at the same time. ``cache``:
+    folder of compiled objects, or ``None``. ``dump``: folder that receives the module after each pass, or ``None``.
+    """
+
+    target: Target
+    numerics: Numerics
+    threads: int
+    workers: int
+    cache: Path | None
+    dump: Path | None
+
+
+def make_options(
+    target: str | Target,
+    numerics: str,
+    threads: int | None,
+    cache: bool,
+) -> Options:
+    """Check what the user said and fill in the rest from the machine and the environment.
+
+    Raises:
+        OptionError: E0830 for a numerics mode that does not exist, E0831 for a number of threads below one; what
+            ``Target.parse`` says of the target.
+    """
+    modes = get_args(Numerics)
+    if numerics not in modes:
+        raise OptionError("E0830", f"there is no numerics mode {numerics!r}", help=f"use one of: {', '.join(modes)}")
+    if threads is not None and threads < 1:
+        raise OptionError("E0831", f"threads is {threads}", help="use at least one thread")
+    environment = read_environment()
+    cores = available_threads()
+    machine = target if isinstance(target, Target) else Target.parse(target)
+    return Options(
+        machine,
+        numerics,  # type: ignore[arg-type]  (checked above)
+        cores if threads is None else threads,
+        cores,
+        environment.cache if cache else None,
+        environment.dump,
+    )

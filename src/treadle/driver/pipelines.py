@@ -1,0 +1,47 @@
+"""The pipelines, as lists that one can read."""
+
+from treadle.ir.level import Level
+from treadle.ir.module import Module
+from treadle.passes.canonicalize import canonicalize
+from treadle.passes.fuse import fuse
+from treadle.passes.inline import inline
+from treadle.passes.legalize import decompose, legalize
+from treadle.passes.lower_loops import lower_loops
+from treadle.passes.pipeline import Pipeline, module_pass
+from treadle.passes.prepare_entry import prepare_entry
+from treadle.passes.resolve_casts import resolve_casts
+from treadle.passes.restore_views import restore_views
+from treadle.target import Target
+from treadle.tune.apply import apply_schedules
+
+
+def lower_all_loops(module: Module) -> Module:
+    """Lower every tensor function to finished loops."""
+    return module.map_tensor_functions(lower_loops)
+
+
+def graph_pipeline() -> Pipeline:
+    """What is done to the graph, whatever the machine: the result is what an artifact keeps."""
+    return Pipeline(
+        (
+            module_pass(inline),
+            module_pass(resolve_casts),
+            module_pass(canonicalize),
+            module_pass(decompose),
+            module_pass(canonicalize),
+            module_pass(prepare_entry),
+        )
+    )
+
+
+def loop_pipeline(target: Target, threads: int) -> Pipeline:
+    """From operations to finished loops for ``target``."""
+    return Pipeline(
+        (
+            module_pass(legalize, writes=Level.LOOP),
+            module_pass(fuse, reads=Level.LOOP),
+            module_pass(restore_views, reads=Level.LOOP),
+            module_pass(apply_schedules, reads=Level.LOOP).configure(target=target, threads=threads),
+            module_pass(lower_all_loops, reads=Level.LOOP, writes=Level.DEVICE),
+        )
+    )

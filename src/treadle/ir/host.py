@@ -1,0 +1,123 @@
+"""Host functions: what an entry does, step by step, once memory is planned."""
+
+from dataclasses import dataclass
+
+from treadle.base.node import node
+from treadle.base.span import Span
+from treadle.expr.scalar import Expr, Var
+from treadle.ir.types import TensorType
+
+
+@dataclass(frozen=True, slots=True)
+class InputSlot:
+    """The memory of the k-th input of the entry."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class OutputSlot:
+    """The memory of the k-th output of the entry."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConstantSlot:
+    """The memory of a constant of the module."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ArenaSlot:
+    """Memory ``offset`` bytes into the arena."""
+
+    offset: Expr
+
+
+Slot = InputSlot | OutputSlot | ConstantSlot | ArenaSlot
+
+
+@node
+class KernelStep:
+    """Run a tensor function: pointers to its buffers, inputs first, then the values of its symbols."""
+
+    kernel: str
+    buffers: tuple[Slot, ...]
+    symbols: tuple[Expr, ...]
+    label: str
+    span: Span | None = None
+
+
+@node
+class LibraryStep:
+    """Run an external function on tensors: inputs, then the outputs that it writes."""
+
+    function: str
+    inputs: tuple[tuple[Slot, TensorType], ...]
+    outputs: tuple[tuple[Slot, TensorType], ...]
+    span: Span | None = None
+
+
+@node
+class CopyStep:
+    """Copy ``size`` bytes."""
+
+    source: Slot
+    target: Slot
+    size: Expr
+
+
+@node
+class BranchStep:
+    """Run one list of steps or the other, by the bool at ``condition``."""
+
+    condition: Slot
+    then: "tuple[Step, ...]"
+    orelse: "tuple[Step, ...]"
+
+
+@node
+class LoopStep:
+    """Run ``test``; while the bool at ``condition`` then holds, run ``body`` and ``test`` again."""
+
+    test: "tuple[Step, ...]"
+    condition: Slot
+    body: "tuple[Step, ...]"
+
+
+Step = KernelStep | LibraryStep | CopyStep | BranchStep | LoopStep
+
+
+@dataclass(frozen=True, slots=True)
+class ShapeCheck:
+    """A claim about the shapes of the inputs that every call tests; ``input`` and ``axis`` say of which dimension."""
+
+    claim: Expr
+    text: str
+    input: int | None = None
+    axis: int | None = None
+
+
+@node
+class HostFunction:
+    """An entry: its signature, how its symbols follow from the inputs' shapes, what it checks, and its steps.
+
+    ``symbols`` pairs each symbolic variable with its value over the raw dimensions, written ``dim_<input>_<axis>``.
+    """
+
+    name: str
+    inputs: tuple[tuple[str, TensorType], ...]
+    outputs: tuple[tuple[str, TensorType], ...]
+    symbols: tuple[tuple[Var, Expr], ...]
+    checks: tuple[ShapeCheck, ...]
+    constants: tuple[str, ...]
+    callbacks: tuple[str, ...]
+    arena: Expr
+    steps: tuple[Step, ...]
+
+
+def dimension(index: int, axis: int) -> Var:
+    """The raw size of an input along an axis, before symbols are known."""
+    return Var(f"dim_{index}_{axis}")

@@ -1,0 +1,1 @@
+"""Floor 4: functions from module to module."""

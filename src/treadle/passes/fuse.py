@@ -1,0 +1,258 @@
+"""Group neighbouring calls of tensor functions into one when that saves a round trip to memory.
+
+A group is a tree with one result: every value inside it is used inside it only. First a contraction or a reduction takes
+the elementwise calls that follow it; then whatever computes one element from few is written into its only consumer.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from treadle.base.errors import InternalError
+from treadle.base.rewrite import replace_fields
+from treadle.expr.scalar import Expr, Var, int_value, variables
+from treadle.expr.simplify import simplify
+from treadle.ir.analysis import blocks, loads, symbols
+from treadle.ir.calls import CallTensor
+from treadle.ir.graph import Atom, Binding, ConstantRef, GraphFunction, Value
+from treadle.ir.module import Function, Module
+from treadle.ir.tensor import Buffer, IterVar, Store, TensorFunction
+from treadle.ir.types import TensorType
+from treadle.passes.kinds import Kind, Summary, contraction_operands, summarize
+from treadle.passes.merge import Member, merge
+
+
+def fuse(module: Module, *, max_ops: int = 16) -> Module:
+    """Merge calls of tensor functions in every graph function; at most ``max_ops`` become one."""
+    programs: dict[object, TensorFunction] = {}
+    taken = set(module.functions)
+    functions: list[Function] = []
+    for function in module.functions.values():
+        if isinstance(function, GraphFunction):
+            function = _Fusion(module, function, max_ops, programs, taken).run()
+        functions.append(function)
+    return module.with_functions([*functions, *programs.values()])
+
+
+def callee_symbols(function: TensorFunction, args: Sequence[Atom], op: CallTensor) -> dict[Var, Expr]:
+    """The values of a function's symbols at a call, found by matching the shapes of the operands and results."""
+    values: dict[Var, Expr] = {}
+    types = [*(a.type for a in args), *op.out]
+    for buffer, type_ in zip(function.buffers, types, strict=True):
+        if not isinstance(type_, TensorType) or type_.shape is None:
+            raise InternalError(f"{function.name} is called on an operand of unknown shape")
+        for dim, actual in zip(buffer.shape, type_.shape, strict=True):
+            if isinstance(dim, Var):
+                values.setdefault(dim, actual)
+    scalars = [p for p in function.params if isinstance(p, Var)]
+    values.update(zip(scalars, op.symbols, strict=True))
+    return values
+
+
+@dataclass(slots=True)
+class _Group:
+    members: list[Binding]
+    kind: Kind
+
+
+@dataclass(slots=True)
+class _Fusion:
+    module: Module
+    function: GraphFunction
+    max_ops: int
+    programs: dict[object, TensorFunction]
+    taken: set[str]
+    groups: dict[Binding, _Group] = field(default_factory=dict[Binding, _Group])
+    consumers: dict[Value, list[Binding]] = field(default_factory=dict[Value, list[Binding]])
+    producers: dict[Value, Binding] = field(default_factory=dict[Value, Binding])
+    results: set[Value] = field(default_factory=set[Value])
+
+    def run(self) -> GraphFunction:
+        for binding in self.function.body:
+            self.producers.update((v, binding) for v in binding.outputs)
+            for a in dict.fromkeys(binding.args):
+                if isinstance(a, Value):
+                    self.consumers.setdefault(a, []).append(binding)
+        self.results = {a for a in self.function.results if isinstance(a, Value)}
+        for binding in self.function.body:
+            self.take_epilogues(binding)
+        for binding in reversed(self.function.body):
+            self.join_consumer(binding)
+        return replace_fields(self.function, body=self.rebuild())
+
+    def callee(self, binding: Binding) -> TensorFunction | None:
+        if not isinstance(binding.op, CallTensor):
+            return None
+        found = self.module.functions.get(binding.op.function)
+        return found if isinstance(found, TensorFunction) else None
+
+    def summary(self, binding: Binding) -> Summary | None:
+        callee = self.callee(binding)
+        return None if callee is None else summarize(callee)
+
+    def only_consumer(self, value: Value) -> Binding | None:
+        found = self.consumers.get(value, [])
+        return found[0] if len(found) == 1 and value not in self.results else None
+
+    def take_epilogues(self, binding: Binding) -> None:
+        """Let a contraction or reduction have the elementwise calls that follow it."""
+        summary = self.summary(binding)
+        if binding in self.groups or summary is None or summary.kind not in (Kind.CONTRACTION, Kind.REDUCTION):
+            return
+        group = _Group([binding], summary.kind)
+        self.groups[binding] = group
+        value = binding.outputs[0]
+        while len(group.members) < self.max_ops:
+            follower = self.only_consumer(value)
+            if follower is None or follower in self.groups or not self.is_epilogue(follower, value):
+                return
+            group.members.append(follower)
+            self.groups[follower] = group
+            value = follower.outputs[0]
+
+    def is_epilogue(self, binding: Binding, value: Value) -> bool:
+        summary, callee = self.summary(binding), self.callee(binding)
+        if summary is None or callee is None or summary.kind != Kind.ELEMENTWISE:
+            return False
+        operands = [b for b, a in zip(callee.input_buffers, binding.args, strict=True) if a is value]
+        return all(b in summary.identity for b in operands) and _same_shape(value, binding.outputs[0])
+
+    def join_consumer(self, binding: Binding) -> None:
+        """Write a call into the group that alone uses its result."""
+        summary = self.summary(binding)
+        if summary is None:
+            return
+        group = self.groups.get(binding)
+        if group is not None and (len(group.members) > 1 or not summary.is_spatial):
+            return
+        if group is None:
+            group = self.groups[binding] = _Group([binding], summary.kind)
+        users = self.consumers.get(binding.outputs[0], [])
+        if not summary.is_spatial or not users or binding.outputs[0] in self.results:
+            return
+        targets = {id(self.groups.get(u)): self.groups.get(u) for u in users}
+        target = next(iter(targets.values()))
+        if len(targets) != 1 or target is None or target is group:
+            return
+        if len(target.members) + 1 > self.max_ops or not all(self.accepts(u, binding, summary) for u in users):
+            return
+        target.members.insert(0, binding)
+        self.groups[binding] = target
+
+    def accepts(self, user: Binding, producer: Binding, summary: Summary) -> bool:
+        """Whether computing the producer's elements where ``user`` reads them costs little."""
+        callee = self.callee(user)
+        if callee is None:
+            return False
+        value = producer.outputs[0]
+        buffers = {b for b, a in zip(callee.input_buffers, user.args, strict=True) if a is value}
+        for block in blocks(callee):
+            reads = {x.buffer for x in loads(*(e for s in block.body for e in _values(s)))}
+            if not reads & buffers:
+                continue
+            if contraction_operands(block) is not None:
+                if not summary.affine_copy:
+                    return False
+            elif not summary.cheap and not _same_size(block.iters, value):
+                return False
+        return summarize(callee).kind != Kind.OPAQUE or summary.kind <= Kind.INJECTIVE
+
+    def rebuild(self) -> tuple[Binding, ...]:
+        body: list[Binding] = []
+        order = {b: i for i, b in enumerate(self.function.body)}
+        for binding in self.function.body:
+            group = self.groups.get(binding)
+            if group is None:
+                body.append(binding)
+                continue
+            members = sorted(group.members, key=lambda b: order[b])
+            if binding is members[-1]:
+                body.append(binding if len(members) == 1 and not self.renames(binding) else self.fused(members))
+        return tuple(body)
+
+    def renames(self, binding: Binding) -> bool:
+        """Whether a call takes constants: such a function is not shared with calls that do not."""
+        return any(isinstance(a, ConstantRef) for a in binding.args)
+
+    def fused(self, members: list[Binding]) -> Binding:
+        place = {m.outputs[0]: j for j, m in enumerate(members)}
+        inputs: list[Atom] = []
+        parts: list[Member] = []
+        for m in members:
+            callee = self.callee(m)
+            if callee is None or not isinstance(m.op, CallTensor):
+                raise InternalError("a group holds a call of something else than a tensor function")
+            sources = [_source(a, place, inputs) for a in m.args]
+            parts.append(Member(callee, tuple(sources), callee_symbols(callee, m.args, m.op)))
+        scalars = self.scalars(parts)
+        last = members[-1]
+        out = tuple(v.type for v in last.outputs if isinstance(v.type, TensorType))
+        key = (
+            tuple((p.function.name, p.inputs, tuple(p.symbols.items())) for p in parts),
+            tuple((isinstance(a, ConstantRef), a.type) for a in inputs),
+            out,
+        )
+        program = self.programs.get(key)
+        if program is None:
+            program = merge(self.name(parts), parts, scalars)
+            self.programs[key] = program
+        return replace_fields(last, op=CallTensor(program.name, out, scalars), args=tuple(inputs))
+
+    def scalars(self, parts: list[Member]) -> tuple[Var, ...]:
+        """The symbols that the whole needs and no dimension of its buffers is."""
+        plain: set[Expr] = set()
+        needed: dict[Var, None] = {}
+        for j, part in enumerate(parts):
+            f = part.function
+            outer: list[Buffer] = [b for b, (s, _) in zip(f.input_buffers, part.inputs, strict=True) if s == "in"]
+            outer += f.output_buffers if j == len(parts) - 1 else []
+            plain.update(part.symbols.get(d, d) if isinstance(d, Var) else d for b in outer for d in b.shape)
+            needed.update((v, None) for s in symbols(f) for v in variables(part.symbols.get(s, s)))
+        return tuple(v for v in needed if v not in plain)
+
+    def name(self, parts: list[Member]) -> str:
+        stem = "_".join(dict.fromkeys(p.function.name.rstrip("0123456789").rstrip("_") for p in parts))[:48]
+        name, number = stem, 0
+        while name in self.taken:
+            number += 1
+            name = f"{stem}_{number}"
+        self.taken.add(name)
+        return name
+
+
+def _values(s: object) -> tuple[Expr, ...]:
+    return (s.value,) if isinstance(s, Store) else ()
+
+
+def _source(a: Atom, place: dict[Value, int], inputs: list[Atom]) -> tuple[str, int]:
+    if isinstance(a, Value) and a in place:
+        return "member", place[a]
+    if isinstance(a, ConstantRef):
+        same = next((i for i, x in enumerate(inputs) if isinstance(x, ConstantRef) and x.name == a.name), None)
+    else:
+        same = next((i for i, x in enumerate(inputs) if x is a), None)
+    if same is not None:
+        return "in", same
+    inputs.append(a)
+    return "in", len(inputs) - 1
+
+
+def _same_shape(a: Value, b: Value) -> bool:
+    x, y = a.type, b.type
+    if not isinstance(x, TensorType) or not isinstance(y, TensorType) or x.ndim != y.ndim:
+        return False
+    return all(int_value(simplify(p - q)) == 0 for p, q in zip(x.dims, y.dims, strict=True))
+
+
+def _same_size(iters: Sequence[IterVar], value: Value) -> bool:
+    """Whether a block's domain has as many points as a value has elements."""
+    if not isinstance(value.type, TensorType):
+        return False
+    points: Expr | None = None
+    for i in iters:
+        points = i.extent if points is None else points * i.extent
+    elements: Expr | None = None
+    for d in value.type.dims:
+        elements = d if elements is None else elements * d
+    if points is None or elements is None:
+        return points is elements
+    return simplify(points) is simplify(elements)

@@ -1,0 +1,273 @@
+"""Turn the entry of a module into a host function: memory planned, calls in order, shapes solved and checked."""
+
+from dataclasses import dataclass, field
+
+from treadle.base.errors import InternalError, LoweringError
+from treadle.expr.bounds import Facts
+from treadle.expr.scalar import Const, Expr, Var, eq, int_value, substitute, variables
+from treadle.expr.simplify import simplify
+from treadle.expr.terms import split_linear
+from treadle.ir.analysis import facts_of, symbols
+from treadle.ir.calls import CallLibrary, CallTensor, Cond, WhileLoop
+from treadle.ir.graph import Atom, Binding, ConstantRef, GraphFunction, Value
+from treadle.ir.host import (
+    BranchStep,
+    ConstantSlot,
+    CopyStep,
+    HostFunction,
+    InputSlot,
+    KernelStep,
+    LibraryStep,
+    LoopStep,
+    OutputSlot,
+    ShapeCheck,
+    Slot,
+    Step,
+    dimension,
+)
+from treadle.ir.module import Module
+from treadle.ir.types import TensorType
+from treadle.ops.reshape import Reshape
+from treadle.passes.fuse import callee_symbols
+from treadle.passes.plan_memory import ArenaPlan, Block, arena_slot, byte_size
+from treadle.passes.specialize_calls import specialized
+
+
+def lower_host(module: Module, entry: str = "main") -> HostFunction:
+    """The host function of a graph function whose calls are calls of tensor functions.
+
+    Raises:
+        LoweringError: E0420 if a symbol of the signature cannot be found from the shapes of the inputs.
+    """
+    function = module.graph(entry)
+    solved, checks = _solve(function)
+    plan = _Plan(module, facts_of(function))
+    steps = plan.entry(function)
+    offsets, arena = plan.arena.layout()
+    placed = tuple(_Place(offsets).step(s) for s in steps)
+    return HostFunction(
+        entry,
+        tuple((p.name, _tensor_type(p)) for p in function.params),
+        tuple((_result_name(r, i), _tensor_type(r)) for i, r in enumerate(function.results)),
+        tuple(solved.items()),
+        checks,
+        tuple(plan.constants),
+        tuple(plan.callbacks),
+        arena,
+        placed,
+    )
+
+
+def _tensor_type(a: Atom) -> TensorType:
+    if not isinstance(a.type, TensorType) or a.type.shape is None:
+        raise LoweringError("E0421", f"an entry takes and gives tensors of known shape, not {a.type}")
+    return a.type
+
+
+def _result_name(a: Atom, index: int) -> str:
+    return a.name if isinstance(a, Value) else f"output_{index}"
+
+
+def _solve(function: GraphFunction) -> tuple[dict[Var, Expr], tuple[ShapeCheck, ...]]:
+    """The symbols as expressions of raw dimensions, and what must hold of these."""
+    dims = [
+        (d, i, axis) for i, p in enumerate(function.params) for axis, d in enumerate(_tensor_type(p).dims)
+    ]
+    solved: dict[Var, Expr] = {}
+    for d, i, axis in dims:
+        if isinstance(d, Var):
+            solved.setdefault(d, dimension(i, axis))
+    for d, i, axis in dims:
+        unknown = [v for v in variables(d) if v not in solved]
+        linear = split_linear(d, unknown[0]) if len(unknown) == 1 else None
+        scale = None if linear is None else int_value(linear[0])
+        if linear is not None and scale:
+            solved[unknown[0]] = (dimension(i, axis) - substitute(linear[1], solved)) // scale
+    missing = [v for v in symbols(function) if v not in solved]
+    if missing:
+        raise LoweringError(
+            "E0420",
+            f"the symbol '{missing[0]}' does not follow from the shapes of the inputs of '{function.name}'",
+            help="give the function a parameter with this dimension",
+        )
+    checks: list[ShapeCheck] = []
+    for d, i, axis in dims:
+        if solved.get(d) is not dimension(i, axis):  # type: ignore[call-overload]
+            claim = eq(dimension(i, axis), substitute(d, solved))
+            checks.append(ShapeCheck(claim, f"dimension {axis} of input {i} is {d}", i, axis))
+    checks.extend(ShapeCheck(substitute(a, solved), str(a)) for a in function.assumes)
+    return solved, tuple(checks)
+
+
+def _owners(function: GraphFunction) -> dict[Value, Value]:
+    """For each view the value whose memory it shows."""
+    owners: dict[Value, Value] = {}
+    for binding in function.body:
+        source = binding.args[0] if isinstance(binding.op, Reshape) else None
+        if isinstance(source, Value):
+            owners[binding.outputs[0]] = owners.get(source, source)
+    return owners
+
+
+@dataclass(eq=False, slots=True)
+class _Pending:
+    """A block of the arena whose offset is not known yet, as a slot."""
+
+    block: Block
+
+
+_Slot = Slot | _Pending
+
+
+@dataclass(slots=True)
+class _Plan:
+    """Walks a graph function, gives its values slots and emits steps over them."""
+
+    module: Module
+    facts: Facts
+    arena: ArenaPlan = field(init=False)
+    constants: dict[str, None] = field(default_factory=dict[str, None])
+    callbacks: dict[str, None] = field(default_factory=dict[str, None])
+    slots: dict[Value, _Slot] = field(default_factory=dict[Value, _Slot])
+
+    def __post_init__(self) -> None:
+        self.arena = ArenaPlan(self.facts)
+
+    def entry(self, function: GraphFunction) -> list[Step]:
+        self.slots.update((p, InputSlot(i)) for i, p in enumerate(function.params))
+        targets: dict[Value, _Slot] = {}
+        for i, r in enumerate(function.results):
+            if not isinstance(r, Value) or r in targets or r in self.slots:
+                raise InternalError("a result of an entry must be a value of its own")
+            targets[r] = OutputSlot(i)
+        return self.body(function, targets)
+
+    def body(self, function: GraphFunction, targets: dict[Value, _Slot]) -> list[Step]:
+        """The steps of a function whose parameters have slots and whose results go to ``targets``."""
+        steps: list[Step] = []
+        owners = _owners(function)
+        last: dict[Value, int] = {}
+        for i, binding in enumerate(function.body):
+            for a in (*binding.args, *binding.outputs):
+                if isinstance(a, Value):
+                    last[owners.get(a, a)] = i
+        kept = {owners.get(r, r) for r in function.results if isinstance(r, Value)}
+        for i, binding in enumerate(function.body):
+            for v in binding.outputs:
+                self.place(v, owners, targets)
+            steps.extend(self.steps(binding))
+            for v in [v for v, end in last.items() if end == i and v not in kept]:
+                slot = self.slots.get(v)
+                if isinstance(slot, _Pending) and v not in function.params:
+                    self.arena.give_back(slot.block)
+        return steps
+
+    def place(self, value: Value, owners: dict[Value, Value], targets: dict[Value, _Slot]) -> None:
+        owner = owners.get(value)
+        if owner is not None:
+            self.slots[value] = self.slots[owner]
+            return
+        if value in targets:
+            self.slots[value] = targets[value]
+            return
+        self.slots[value] = _Pending(self.arena.take(byte_size(_tensor_type(value))))
+
+    def slot(self, a: Atom) -> _Slot:
+        if isinstance(a, Value):
+            return self.slots[a]
+        if isinstance(a, ConstantRef):
+            self.constants.setdefault(a.name)
+            return ConstantSlot(a.name)
+        raise InternalError(f"an operand without memory reached the host: {a}")
+
+    def steps(self, binding: Binding) -> list[Step]:
+        op = binding.op
+        if isinstance(op, Reshape):
+            return []
+        if isinstance(op, CallTensor):
+            return [self.kernel(binding, op)]
+        if isinstance(op, CallLibrary):
+            self.callbacks.setdefault(op.function)
+            inputs = tuple((self.slot(a), _tensor_type(a)) for a in binding.args)
+            outputs = tuple((self.slot(v), _tensor_type(v)) for v in binding.outputs)
+            return [LibraryStep(op.function, inputs, outputs, binding.span)]  # type: ignore[arg-type]
+        if isinstance(op, Cond):
+            return self.branch(binding, op)
+        if isinstance(op, WhileLoop):
+            return self.loop(binding, op)
+        raise InternalError(f"{op.op_name()}() reached the host")
+
+    def kernel(self, binding: Binding, op: CallTensor) -> KernelStep:
+        f = self.module.tensor(op.function)
+        values = callee_symbols(f, binding.args, op)
+        buffers = tuple(self.slot(a) for a in (*binding.args, *binding.outputs))
+        numbers = tuple(simplify(values.get(s, s), self.facts) for s in symbols(f))
+        return KernelStep(f.name, buffers, numbers, binding.outputs[0].name, binding.span)  # type: ignore[arg-type]
+
+    def inline(self, name: str, args: tuple[Atom, ...], targets: tuple[_Slot, ...]) -> list[Step]:
+        """The steps of a graph function on given operands, its results in given places."""
+        function = specialized(self.module.graph(name), args)
+        for p, a in zip(function.params, args, strict=True):
+            self.slots[p] = self.slot(a)
+        steps: list[Step] = []
+        inner: dict[Value, _Slot] = {}
+        copies: list[tuple[Atom, _Slot]] = []
+        for r, t in zip(function.results, targets, strict=True):
+            if isinstance(r, Value) and r not in inner and r not in function.params:
+                inner[r] = t
+            else:
+                copies.append((r, t))
+        steps.extend(self.body(function, inner))
+        for r, t in copies:
+            steps.append(CopyStep(self.slot(r), t, byte_size(_tensor_type(r))))  # type: ignore[arg-type]
+        return steps
+
+    def branch(self, binding: Binding, op: Cond) -> list[Step]:
+        targets = tuple(self.slots[v] for v in binding.outputs)
+        then = self.inline(op.then, binding.args[1:], targets)
+        orelse = self.inline(op.orelse, binding.args[1:], targets)
+        return [BranchStep(self.slot(binding.args[0]), tuple(then), tuple(orelse))]  # type: ignore[arg-type]
+
+    def loop(self, binding: Binding, op: WhileLoop) -> list[Step]:
+        """The carried values live in the places of the results; the body computes the next ones beside them."""
+        steps: list[Step] = []
+        sizes = [byte_size(_tensor_type(v)) for v in binding.outputs]
+        for a, v, size in zip(binding.args, binding.outputs, sizes, strict=False):
+            steps.append(CopyStep(self.slot(a), self.slots[v], size))  # type: ignore[arg-type]
+        operands = (*binding.outputs, *binding.args[op.carried :])
+        condition = _Pending(self.arena.take(Const(1, byte_size(_tensor_type(binding.outputs[0])).dtype)))
+        test = self.inline(op.condition, operands, (condition,))
+        following = tuple(_Pending(self.arena.take(size)) for size in sizes)
+        body = self.inline(op.body, operands, following)
+        for n, v, size in zip(following, binding.outputs, sizes, strict=True):
+            body.append(CopyStep(n, self.slots[v], size))  # type: ignore[arg-type]
+            self.arena.give_back(n.block)
+        self.arena.give_back(condition.block)
+        steps.append(LoopStep(tuple(test), condition, tuple(body)))  # type: ignore[arg-type]
+        return steps
+
+
+@dataclass(slots=True)
+class _Place:
+    """Exchanges blocks for their offsets."""
+
+    offsets: dict[int, Expr]
+
+    def slot(self, slot: _Slot) -> Slot:
+        return arena_slot(slot.block, self.offsets) if isinstance(slot, _Pending) else slot
+
+    def step(self, s: Step) -> Step:
+        if isinstance(s, KernelStep):
+            return KernelStep(s.kernel, tuple(self.slot(b) for b in s.buffers), s.symbols, s.label, s.span)
+        if isinstance(s, LibraryStep):
+            inputs = tuple((self.slot(b), t) for b, t in s.inputs)
+            return LibraryStep(s.function, inputs, tuple((self.slot(b), t) for b, t in s.outputs), s.span)
+        if isinstance(s, CopyStep):
+            return CopyStep(self.slot(s.source), self.slot(s.target), s.size)
+        if isinstance(s, BranchStep):
+            return BranchStep(self.slot(s.condition), self.steps(s.then), self.steps(s.orelse))
+        return LoopStep(self.steps(s.test), self.slot(s.condition), self.steps(s.body))
+
+    def steps(self, steps: tuple[Step, ...]) -> tuple[Step, ...]:
+        return tuple(self.step(s) for s in steps)
+

@@ -1,0 +1,29 @@
+"""From scheduled blocks to finished loops: the order of the loop-level passes."""
+
+from collections.abc import Callable
+
+from treadle.ir.tensor import TensorFunction
+from treadle.passes.lower_blocks import lower_blocks
+from treadle.passes.lower_storage import lower_storage
+from treadle.passes.shrink_allocations import shrink_allocations
+from treadle.passes.sink_allocations import sink_allocations
+from treadle.passes.specialize_tails import specialize_tails
+from treadle.passes.unroll import unroll
+from treadle.passes.vectorize import vectorize
+
+LOOP_PASSES: tuple[Callable[[TensorFunction], TensorFunction], ...] = (
+    sink_allocations,
+    lower_blocks,
+    shrink_allocations,
+    specialize_tails,
+    unroll,
+    vectorize,
+    lower_storage,
+)
+
+
+def lower_loops(function: TensorFunction) -> TensorFunction:
+    """Take a scheduled function to what code is generated from: no blocks, no unrolled or vectorized loops left."""
+    for step in LOOP_PASSES:
+        function = step(function)
+    return function

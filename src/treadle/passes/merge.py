@@ -1,0 +1,60 @@
+"""Join tensor functions that feed each other into one: the values between them become temporaries."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from treadle.expr.scalar import Expr, Var, substitute
+from treadle.ir.analysis import allocated, defined
+from treadle.ir.tensor import Allocate, Buffer, Stmt, TensorFunction
+from treadle.passes.statements import Body, rename_definitions, substitute_body
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A function in a group. ``inputs`` says for each operand where it comes from: ("in", k), the k-th input of the whole, or
+    ("member", j), the result of the j-th function. ``symbols`` are the values of the function's symbols in the group.
+    """
+
+    function: TensorFunction
+    inputs: tuple[tuple[str, int], ...]
+    symbols: Mapping[Var, Expr]
+
+
+def merge(name: str, members: Sequence[Member], scalars: tuple[Var, ...]) -> TensorFunction:
+    """The function that runs ``members`` in order and returns the result of the last.
+
+    Its inputs are numbered ``X0``, ``X1``…, the values between members ``T0``, ``T1``…, its result is ``Y0``.
+    """
+    inputs: dict[int, Buffer] = {}
+    results: list[Buffer] = []
+    body: list[Stmt] = []
+    for j, member in enumerate(members):
+        f = member.function
+        buffers: dict[Buffer, Buffer] = {}
+        for buffer, (source, k) in zip(f.input_buffers, member.inputs, strict=True):
+            if source == "in" and k not in inputs:
+                inputs[k] = _moved(buffer, f"X{k}", member.symbols)
+            buffers[buffer] = inputs[k] if source == "in" else results[k]
+        last = j == len(members) - 1
+        result = _moved(f.output_buffers[0], "Y0" if last else f"T{j}", member.symbols)
+        buffers[f.output_buffers[0]] = result
+        if not last:
+            body.append(Allocate(result))
+        results.append(result)
+        body.extend(_renamed(f, buffers, member.symbols, f"_{j}"))
+    params = (*(inputs[k] for k in sorted(inputs)), results[-1], *scalars)
+    assumes = tuple(dict.fromkeys(a for m in members for a in m.function.assumes))
+    span = members[-1].function.span or members[0].function.span
+    return TensorFunction(name, params, 1, tuple(body), assumes, span)
+
+
+def _moved(buffer: Buffer, name: str, symbols: Mapping[Var, Expr]) -> Buffer:
+    return Buffer(name, tuple(substitute(d, symbols) for d in buffer.shape), buffer.dtype, buffer.scope)
+
+
+def _renamed(f: TensorFunction, buffers: dict[Buffer, Buffer], symbols: Mapping[Var, Expr], suffix: str) -> Body:
+    """The body of ``f`` over other buffers, what it defines renamed by a suffix."""
+    variables = {v: Var(f"{v.name}{suffix}", v.dtype) for v in defined(f.body)}
+    own = {b: _moved(b, f"{b.name}{suffix}", symbols) for b in allocated(f.body)}
+    body = substitute_body(f.body, {**symbols, **variables}, {**buffers, **own})
+    return rename_definitions(body, variables, suffix)

@@ -1,0 +1,120 @@
+"""Small tools that the loop-level passes share: substitution in statements and walks over them."""
+
+from collections.abc import Callable, Mapping
+
+from treadle.base.rewrite import replace_fields
+from treadle.expr.bounds import Facts
+from treadle.expr.scalar import Expr, Var, transform
+from treadle.expr.simplify import simplify
+from treadle.ir.tensor import Allocate, Block, Buffer, For, If, Let, Load, Stmt, Store, TensorFunction
+
+Body = tuple[Stmt, ...]
+
+
+def map_expressions(body: Body, change: Callable[[Expr], Expr]) -> Body:
+    """Every expression in the statements changed by ``change``; what defines variables stays."""
+    return _Statements(change, {}).body(body)
+
+
+def substitute_body(body: Body, values: Mapping[Var, Expr], buffers: Mapping[Buffer, Buffer] | None = None) -> Body:
+    """The statements with variables exchanged for expressions and buffers for others."""
+    exchanged = buffers or {}
+
+    def visit(x: Expr) -> Expr | None:
+        if isinstance(x, Var):
+            return values.get(x)
+        if isinstance(x, Load) and x.buffer in exchanged:
+            return Load(exchanged[x.buffer], x.indices, x.mask)
+        return None
+
+    return _Statements(lambda e: transform(e, visit), exchanged).body(body)
+
+
+class _Statements:
+    """The statements of a tree with their expressions changed; keeps what does not change."""
+
+    def __init__(self, change: Callable[[Expr], Expr], buffers: Mapping[Buffer, Buffer]) -> None:
+        self.change = change
+        self.buffers = buffers
+
+    def body(self, body: Body) -> Body:
+        return tuple([self.statement(s) for s in body])
+
+    def statement(self, s: Stmt) -> Stmt:
+        change = self.change
+        if isinstance(s, For):
+            return For(s.var, change(s.extent), self.body(s.body), s.kind, s.span)
+        if isinstance(s, Store):
+            mask = None if s.mask is None else change(s.mask)
+            buffer = self.buffers.get(s.buffer, s.buffer)
+            return Store(buffer, tuple([change(i) for i in s.indices]), change(s.value), mask, s.span)
+        if isinstance(s, If):
+            return If(change(s.condition), self.body(s.body), self.body(s.orelse), s.span)
+        if isinstance(s, Block):
+            iters = tuple([replace_fields(i, extent=change(i.extent), binding=change(i.binding)) for i in s.iters])
+            where = None if s.where is None else change(s.where)
+            return Block(s.name, iters, self.body(s.body), self.body(s.init), where, s.span)
+        if isinstance(s, Let):
+            return Let(s.var, change(s.value), s.span)
+        if isinstance(s, Allocate):
+            return Allocate(self.buffers.get(s.buffer, s.buffer), s.span)
+        return replace_fields(s, args=tuple([change(a) for a in s.args]))
+
+
+def simplify_body(body: Body, facts: Facts) -> Body:
+    """Simplify every expression under what the loops around it say; decided conditions disappear."""
+    result: list[Stmt] = []
+    for s in body:
+        if isinstance(s, For):
+            extent = simplify(s.extent, facts)
+            inner = simplify_body(s.body, facts.with_range(s.var, extent))
+            if inner:
+                result.append(For(s.var, extent, inner, s.kind, s.span))
+        elif isinstance(s, If):
+            result.extend(_simplify_if(s, facts))
+        else:
+            result.append(_Statements(lambda e: simplify(e, facts), {}).statement(s))
+    return tuple(result)
+
+
+def _simplify_if(s: If, facts: Facts) -> Body:
+    condition = simplify(s.condition, facts)
+    decided = constant_truth(condition)
+    if decided is not None:
+        return simplify_body(s.body if decided else s.orelse, facts)
+    body = simplify_body(s.body, facts.with_fact(condition))
+    orelse = simplify_body(s.orelse, facts)
+    return (If(condition, body, orelse, s.span),) if body or orelse else ()
+
+
+def constant_truth(x: Expr) -> bool | None:
+    """Whether a condition is known to hold, known not to, or open."""
+    value = getattr(x, "value", None)
+    return value if isinstance(value, bool) else None
+
+
+def with_body(function: TensorFunction, body: Body) -> TensorFunction:
+    """The function over another body."""
+    return replace_fields(function, body=body)
+
+
+def rename_definitions(body: Body, variables: Mapping[Var, Var], suffix: str = "") -> Body:
+    """The statements with what they define renamed; names of blocks get ``suffix``."""
+    result: list[Stmt] = []
+    for s in body:
+        if isinstance(s, For):
+            inner = rename_definitions(s.body, variables, suffix)
+            s = For(variables.get(s.var, s.var), s.extent, inner, s.kind, s.span)
+        elif isinstance(s, If):
+            inner = rename_definitions(s.body, variables, suffix)
+            s = If(s.condition, inner, rename_definitions(s.orelse, variables, suffix), s.span)
+        elif isinstance(s, Let):
+            s = Let(variables.get(s.var, s.var), s.value, s.span)
+        elif isinstance(s, Block):
+            iters = tuple(replace_fields(i, var=variables.get(i.var, i.var)) for i in s.iters)
+            inner = rename_definitions(s.body, variables, suffix)
+            init = rename_definitions(s.init, variables, suffix)
+            s = Block(f"{s.name}{suffix}", iters, inner, init, s.where, s.span)
+        result.append(s)
+    return tuple(result)
+

@@ -1,0 +1,489 @@
+"""What blocks under a loop owe each other: the conditions that primitives share."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from treadle.base.errors import ScheduleError
+from treadle.expr.bounds import Facts, prove
+from treadle.expr.scalar import Apply, Expr, Var, as_expr, substitute, variables
+from treadle.expr.simplify import simplify
+from treadle.ir.analysis import Access, accesses
+from treadle.ir.loop_builder import Combine
+from treadle.ir.tensor import (
+    ZERO,
+    Allocate,
+    Block,
+    Buffer,
+    For,
+    If,
+    IterKind,
+    Load,
+    Stmt,
+    Store,
+    TensorFunction,
+)
+from treadle.schedule.digits import one_to_one
+from treadle.schedule.instruction import Instruction
+from treadle.schedule.nest import BlockSite, LoopSite, Site, blocks_below, conjuncts, facts_at, uses
+from treadle.schedule.regions import (
+    access_region,
+    contains,
+    disjoint,
+    index_range,
+    over_loops,
+)
+
+# ---- The forms of blocks
+
+
+@dataclass(frozen=True, slots=True)
+class Reduction:
+    """``buffer[indices] = combine(buffer[indices], term)``, started with ``init``; ``init`` is ``None`` without one."""
+
+    buffer: Buffer
+    indices: tuple[Expr, ...]
+    combine: Combine
+    term: Expr
+    init: Expr | None
+
+
+_COMBINES: dict[str, Combine] = {
+    "add": "add",
+    "mul": "mul",
+    "min": "min",
+    "max": "max",
+    "and": "and",
+    "or": "or",
+}
+
+
+def reduction_of(block: Block) -> Reduction | None:
+    """The associative reduction that a block is, if it is one."""
+    store = single_store(block)
+    if store is None or store.mask is not None or not isinstance(store.value, Apply):
+        return None
+    combine = _COMBINES.get(store.value.fn)
+    own = Load(store.buffer, store.indices)
+    if (
+        combine is None
+        or own not in store.value.args
+        or not any(a.kind == "reduce" for a in block.iters)
+    ):
+        return None
+    a, b = store.value.args
+    term = b if a is own else a
+    if any(isinstance(x, Load) and x.buffer is store.buffer for x in walk_loads(term)):
+        return None
+    reduced = [a.var for a in block.iters if a.kind == "reduce"]
+    if any(uses(i, reduced) for i in store.indices):
+        return None
+    if not block.init:
+        return Reduction(store.buffer, store.indices, combine, term, None)
+    start = block.init[0]
+    plain = len(block.init) == 1 and isinstance(start, Store) and start.buffer is store.buffer
+    if (
+        not plain
+        or not isinstance(start, Store)
+        or start.indices != store.indices
+        or start.mask is not None
+    ):
+        return None
+    return Reduction(store.buffer, store.indices, combine, term, start.value)
+
+
+def walk_loads(e: Expr) -> tuple[Load, ...]:
+    """The loads below an expression, masks and indices included."""
+    stack, found = [e], []
+    while stack:
+        x = stack.pop()
+        if isinstance(x, Load):
+            found.append(x)
+        stack.extend(x.children)
+    return tuple(dict.fromkeys(found))
+
+
+def single_store(block: Block) -> Store | None:
+    """The one statement of a block, if it is a store."""
+    if len(block.body) == 1 and isinstance(block.body[0], Store):
+        return block.body[0]
+    return None
+
+
+def axes(block: Block, kind: IterKind) -> tuple[Var, ...]:
+    """The axes of one kind."""
+    return tuple(a.var for a in block.iters if a.kind == kind)
+
+
+def steps(loop: For, block: Block, kind: IterKind) -> bool:
+    """Whether a loop moves an axis of this kind."""
+    return any(a.kind == kind and uses(a.binding, (loop.var,)) for a in block.iters)
+
+
+def is_tail(block: Block, condition: Expr, facts: Facts) -> bool:
+    """Whether a condition of a block only keeps its axes inside their domains, as ``split`` leaves it."""
+    for axis in block.iters:
+        facts = facts.with_fact(axis.binding >= 0).with_fact(axis.binding < axis.extent)
+    return prove(condition, facts)
+
+
+def only_tails(function: TensorFunction, site: BlockSite) -> bool:
+    """Whether a block runs at every point of its domain: nothing but tails keeps it from running."""
+    facts = facts_at(function, site.loops)
+    plain = not any(isinstance(s, If) for s in site.above)
+    return plain and all(is_tail(site.node, c, facts) for c in conjuncts(site.node.where))
+
+
+# ---- Accesses in a function
+
+
+def of_buffer(function: TensorFunction, buffer: Buffer, kind: str) -> tuple[Access, ...]:
+    """The accesses of one kind to a buffer."""
+    return tuple(a for a in accesses(function.body) if a.buffer is buffer and a.kind == kind)
+
+
+def in_block(access: Access, block: Block) -> bool:
+    """Whether an access belongs to a block."""
+    return access.stmt is block or any(b is block for b in access.blocks)
+
+
+def under(access: Access, loop: For) -> bool:
+    """Whether an access stands inside a loop."""
+    return any(x is loop for x in access.loops)
+
+
+def is_internal(function: TensorFunction, buffer: Buffer) -> bool:
+    """Whether a buffer is the function's own."""
+    return buffer not in function.buffers
+
+
+def is_private(function: TensorFunction, buffer: Buffer, loop: For) -> bool:
+    """Whether a buffer is the function's own and used nowhere but inside a loop."""
+    if not is_internal(function, buffer):
+        return False
+    return all(under(a, loop) for a in accesses(function.body) if a.buffer is buffer)
+
+
+def written_below(function: TensorFunction, loop: For) -> tuple[tuple[BlockSite, Access], ...]:
+    """The stores inside a loop, beside their blocks."""
+    stores = [a for a in accesses(function.body) if a.kind == "store" and under(a, loop)]
+    return tuple(
+        (site, a) for site in blocks_below(function, loop) for a in stores if in_block(a, site.node)
+    )
+
+
+# ---- Checks
+
+
+def check_blocks_only(rule: Instruction, function: TensorFunction, loop: For) -> None:
+    """Refuse (E0310) a loop with statements outside blocks."""
+    stray = next(_stray(loop.body), None)
+    if stray is not None:
+        raise rule.refuse(
+            function, stray, "E0310", f"'{loop.var}' runs a statement outside of any block"
+        )
+
+
+def _stray(body: Sequence[Stmt]) -> Iterator[Stmt]:
+    for stmt in body:
+        if isinstance(stmt, For):
+            yield from _stray(stmt.body)
+        elif isinstance(stmt, If):
+            yield from (*_stray(stmt.body), *_stray(stmt.orelse))
+        elif not isinstance(stmt, Block | Allocate):
+            yield stmt
+
+
+def check_steps(rule: Instruction, function: TensorFunction, site: LoopSite, hint: str) -> None:
+    """Refuse (E0306) a loop that moves an axis of a reduction."""
+    for below in blocks_below(function, site.node):
+        if steps(site.node, below.node, "reduce") and not prove(
+            site.node.extent <= 1, facts_at(function, site.loops)
+        ):
+            raise rule.refuse(
+                function,
+                site.node,
+                "E0306",
+                f"'{site.node.var}' steps a reduction of block '{below.node.name}'",
+                notes=("its iterations depend on each other",),
+                hint=hint,
+            )
+
+
+def check_stages(
+    rule: Instruction, function: TensorFunction, chain: Sequence[For], site: Site
+) -> None:
+    """Refuse (E0307) when a block under the chain reads what other iterations of the chain's loops write.
+
+    ``site`` is the innermost loop of the chain in its place.
+    """
+    inside = [a for a in accesses(function.body) if under(a, chain[-1])]
+    fixed = (*site.loops, chain[-1])
+    facts = facts_at(function, fixed)
+    still = [loop.var for loop in fixed]
+    for position, read in enumerate(inside):
+        if read.kind == "load":
+            _check_covered(rule, function, inside, position, still, facts)
+        else:
+            _check_alone(rule, function, inside, position, still, facts)
+
+
+def _check_covered(
+    rule: Instruction,
+    function: TensorFunction,
+    inside: Sequence[Access],
+    position: int,
+    still: Sequence[Var],
+    facts: Facts,
+) -> None:
+    read = inside[position]
+    others = [
+        (p, a)
+        for p, a in enumerate(inside)
+        if a.kind == "store" and a.buffer is read.buffer and not _same_block(a, read)
+    ]
+    if others and not any(p < position and covers(w, read, still, facts) for p, w in others):
+        raise rule.refuse(
+            function,
+            read.blocks[0] if read.blocks else read.stmt,
+            "E0307",
+            f"cannot show that '{read.buffer.name}' is written before it is read in the same iteration",
+            notes=(f"it is written by block '{_name(others[0][1])}'",),
+            hint="give the blocks loops of their own, or move the writer with compute_at",
+        )
+
+
+def _check_alone(
+    rule: Instruction,
+    function: TensorFunction,
+    inside: Sequence[Access],
+    position: int,
+    still: Sequence[Var],
+    facts: Facts,
+) -> None:
+    write = inside[position]
+    for other in inside[:position]:
+        if other.kind != "store" or other.buffer is not write.buffer or _same_block(other, write):
+            continue
+        boxes = access_region(other, (), facts), access_region(write, (), facts)
+        together = covers(write, other, still, facts) or covers(other, write, still, facts)
+        if not together and not disjoint(*boxes, facts):
+            raise rule.refuse(
+                function,
+                write.blocks[0] if write.blocks else write.stmt,
+                "E0307",
+                f"blocks '{_name(other)}' and '{_name(write)}' both write '{write.buffer.name}'",
+            )
+
+
+def _same_block(a: Access, b: Access) -> bool:
+    return bool(a.blocks) and bool(b.blocks) and a.blocks[0] is b.blocks[0]
+
+
+def _name(access: Access) -> str:
+    return access.blocks[0].name if access.blocks else access.buffer.name
+
+
+def covers(write: Access, read: Access, still: Sequence[Var], facts: Facts) -> bool:
+    """Whether one step of the ``still`` loops is shown to write all that the same step reads."""
+    if write.mask is not None or not write.blocks:
+        return False
+    block = write.blocks[-1]
+    own = facts
+    for loop in write.loops:
+        own = own.with_range(loop.var, loop.extent) if loop.var not in still else own
+    if not all(
+        is_tail(block, c, own) for condition in write.conditions for c in conjuncts(condition)
+    ):
+        return False
+    if not _plain(write, block, still):
+        return False
+    return contains(
+        access_region(write, still, facts), access_region(read, still, facts), write.buffer, facts
+    )
+
+
+def _plain(write: Access, block: Block, still: Sequence[Var]) -> bool:
+    """Whether a store's indices are different axes of its block, or stand still: its box has no holes."""
+    own = {a.var: a.binding for a in block.iters}
+    seen: set[Expr] = set()
+    for index in write.indices:
+        if index in own and index not in seen:
+            seen.add(index)
+        elif any(
+            v not in still for v in variables(over_loops(index, write)) if v in _running(write)
+        ):
+            return False
+    return True
+
+
+def _running(access: Access) -> frozenset[Var]:
+    return frozenset(loop.var for loop in access.loops)
+
+
+def is_distinct(function: TensorFunction, site: BlockSite, store: Access, loop: For) -> bool:
+    """Whether different iterations of a loop are shown to write different elements, outer loops standing still."""
+    facts = facts_at(function, store.loops)
+    if prove(loop.extent <= 1, facts):
+        return True
+    bindings = site.bindings
+    position = next(p for p, x in enumerate(store.loops) if x is loop)
+    inner = {x.var: x.extent for x in store.loops[position + 1 :]}
+    written = [v for v in bindings if any(uses(i, (v,)) for i in store.indices)]
+    for axis in written:
+        rest = index_range(bindings[axis] - _step(bindings[axis], loop), inner, facts)
+        weight = _coefficient(bindings[axis], loop)
+        if rest is not None and weight is not None and prove(weight >= rest.extent, facts):
+            return True
+    touched = {
+        x.var: x.extent
+        for x in (loop, *store.loops[position + 1 :])
+        if steps(x, site.node, "spatial")
+    }
+    return loop.var in touched and one_to_one([bindings[a] for a in written], touched, facts)
+
+
+def _coefficient(binding: Expr, loop: For) -> Expr | None:
+    """What one step of a loop adds to a binding that is linear in it; ``None`` for another form."""
+    at_zero, at_one = (substitute(binding, {loop.var: as_expr(x)}) for x in (0, 1))
+    weight = simplify(at_one - at_zero)
+    return weight if simplify(binding - at_zero - weight * loop.var) is ZERO else None
+
+
+def _step(binding: Expr, loop: For) -> Expr:
+    weight = _coefficient(binding, loop)
+    return binding if weight is None else weight * loop.var
+
+
+def check_order(
+    rule: Instruction,
+    function: TensorFunction,
+    site: BlockSite,
+    before: Sequence[For],
+    after: Sequence[For],
+    reassociate: bool,
+) -> None:
+    """Refuse (E0308) another order of the loops that step a reduction, unless the result cannot tell."""
+    _check_own_reads(rule, function, site)
+    first = [x for x in before if steps(x, site.node, "reduce")]
+    then = [x for x in after if steps(x, site.node, "reduce")]
+    if all(a is b for a, b in zip(first, then, strict=True)):
+        return
+    found = reduction_of(site.node)
+    exact = found is not None and (
+        not found.buffer.dtype.is_float or found.combine in ("min", "max")
+    )
+    if not exact and not (found is not None and reassociate):
+        hint = "pass reassociate=True to accept another order of summation" if found else None
+        raise rule.refuse(
+            function,
+            site.node,
+            "E0308",
+            f"the steps of the reduction in block '{site.node.name}' would run in another order",
+            notes=("loops " + ", ".join(f"'{x.var}'" for x in first) + " step it",),
+            hint=hint or "keep the order of the loops that step it",
+        )
+
+
+def _check_own_reads(rule: Instruction, function: TensorFunction, site: BlockSite) -> None:
+    """Points of the spatial axes must not depend on each other: the block reads back only what the same point wrote."""
+    spatial = axes(site.node, "spatial")
+    own = [a for a in accesses((site.node,))]
+    for write in (a for a in own if a.kind == "store"):
+        for read in (a for a in own if a.kind == "load" and a.buffer is write.buffer):
+            pairs = zip(write.indices, read.indices, strict=True)
+            if any(w is not r for w, r in pairs if uses(w, spatial) or uses(r, spatial)):
+                raise rule.refuse(
+                    function,
+                    site.node,
+                    "E0307",
+                    f"block '{site.node.name}' reads elements of '{write.buffer.name}' that other iterations write",
+                )
+
+
+def check_order_kept(rule: Instruction, function: TensorFunction, site: BlockSite) -> None:
+    """Refuse (E0324) a consumer that could not run earlier: others write or have read what it writes."""
+    found = accesses(function.body)
+    first = next(p for p, a in enumerate(found) if in_block(a, site.node))
+    written = {a.buffer for a in found if a.kind == "store" and in_block(a, site.node)}
+    for position, other in enumerate(found):
+        if other.buffer in written and not in_block(other, site.node):
+            if other.kind == "store" or position < first:
+                raise rule.refuse(
+                    function,
+                    other.stmt,
+                    "E0324",
+                    f"'{other.buffer.name}', which block '{site.node.name}' writes, is also used here",
+                )
+
+
+def check_ready(
+    rule: Instruction,
+    before: TensorFunction,
+    moved: Block,
+    after: TensorFunction,
+    names: Sequence[str],
+) -> None:
+    """Refuse (E0327) when what a block reads is not the same in its new place.
+
+    ``moved`` is the block in ``before``; blocks ``names`` of ``after`` do its work. All that it reads must be written before
+    it in both, and where writer and reader share loops, in the same iteration.
+    """
+    old, new = accesses(before.body), accesses(after.body)
+    sources = {a.buffer for a in old if a.kind == "load" and in_block(a, moved)}
+    sources -= {a.buffer for a in old if a.kind == "store" and in_block(a, moved)}
+    place = next(p for p, a in enumerate(old) if in_block(a, moved))
+    own_loops = old[place].loops
+    for position, write in enumerate(old):
+        if write.kind == "store" and write.buffer in sources:
+            shares = any(x is y for x in write.loops for y in own_loops)
+            if position > place or (shares and not is_determined(write, before)):
+                raise _not_ready(rule, before, moved, write)
+    for position, read in enumerate(new):
+        mine = read.blocks and read.blocks[0].name in names
+        if read.kind == "load" and mine and read.buffer in sources:
+            _check_read(rule, before, moved, after, new, position)
+
+
+def _check_read(
+    rule: Instruction,
+    before: TensorFunction,
+    moved: Block,
+    after: TensorFunction,
+    found: Sequence[Access],
+    position: int,
+) -> None:
+    read = found[position]
+    writes = [(p, a) for p, a in enumerate(found) if a.kind == "store" and a.buffer is read.buffer]
+    late = next((w for p, w in writes if p > position or _same_block(w, read)), None)
+    if late is not None:
+        raise _not_ready(rule, before, moved, late)
+    for _, write in writes[-1:]:
+        common = tuple(x for x, y in zip(write.loops, read.loops, strict=False) if x is y)
+        facts = facts_at(after, read.loops)
+        if common and not covers(write, read, [x.var for x in common], facts):
+            raise _not_ready(rule, before, moved, write)
+
+
+def is_determined(write: Access, function: TensorFunction) -> bool:
+    """Whether a store writes the same value to an element every time: all its spatial axes are in its indices."""
+    if not write.blocks:
+        return False
+    block = write.blocks[0]
+    used = {v for i in write.indices for v in variables(i)}
+    facts = facts_at(function, write.loops)
+    return all(
+        a.var in used or prove(a.extent <= 1, facts) for a in block.iters if a.kind == "spatial"
+    )
+
+
+def _not_ready(
+    rule: Instruction, function: TensorFunction, moved: Block, write: Access
+) -> ScheduleError:
+    return rule.refuse(
+        function,
+        moved,
+        "E0327",
+        f"'{write.buffer.name}', which block '{moved.name}' reads, may differ in the new place",
+        notes=(f"it is written by block '{_name(write)}'",),
+        hint="move the block that writes it first",
+    )

@@ -1,0 +1,116 @@
+"""Bindings as mixed-radix numbers: which loops an axis is made of, and whether different steps are different points."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from treadle.expr.bounds import Facts, prove
+from treadle.expr.scalar import Apply, Expr, Var, eq, int_value, variables
+from treadle.expr.simplify import simplify
+from treadle.ir.tensor import ONE
+
+
+@dataclass(frozen=True, slots=True)
+class Digit:
+    """``coefficient * (var // divisor % modulus)``; without a modulus all that is left of the loop."""
+
+    var: Var
+    coefficient: Expr
+    divisor: Expr = ONE
+    modulus: Expr | None = None
+
+    def size(self, extent: Expr) -> Expr:
+        """How many values the digit takes, for a loop of ``extent``."""
+        return (
+            self.modulus
+            if self.modulus is not None
+            else (extent + (self.divisor - 1)) // self.divisor
+        )
+
+
+def digits(e: Expr, loops: Mapping[Var, Expr]) -> tuple[Digit, ...] | None:
+    """The digits of loops that a binding adds up, other variables being fixed; ``None`` for another form."""
+    if not any(v in loops for v in variables(e)):
+        return ()
+    if isinstance(e, Var):
+        return (Digit(e, ONE),)
+    if not isinstance(e, Apply):
+        return None
+    if e.fn == "add":
+        a, b = (digits(x, loops) for x in e.args)
+        return None if a is None or b is None else (*a, *b)
+    if e.fn == "sub" and not any(v in loops for v in variables(e.args[1])):
+        return digits(e.args[0], loops)
+    if e.fn == "mul":
+        return _scaled(e, loops)
+    return _part(e)
+
+
+def _scaled(e: Apply, loops: Mapping[Var, Expr]) -> tuple[Digit, ...] | None:
+    for x, factor in (e.args, e.args[::-1]):
+        if not any(v in loops for v in variables(factor)):
+            inner = digits(x, loops)
+            if inner is None:
+                return None
+            return tuple(Digit(d.var, d.coefficient * factor, d.divisor, d.modulus) for d in inner)
+    return None
+
+
+def _part(e: Apply) -> tuple[Digit, ...] | None:
+    x, by = e.args[0], e.args[-1]
+    if e.fn == "floordiv" and isinstance(x, Var):
+        return (Digit(x, ONE, by),)
+    if e.fn == "mod" and isinstance(x, Var):
+        return (Digit(x, ONE, ONE, by),)
+    if e.fn == "mod" and isinstance(x, Apply) and x.fn == "floordiv" and isinstance(x.args[0], Var):
+        return (Digit(x.args[0], ONE, x.args[1], by),)
+    if e.fn == "floordiv" and isinstance(x, Apply) and x.fn == "mod" and isinstance(x.args[0], Var):
+        return (Digit(x.args[0], ONE, by, simplify(x.args[1] // by)),)
+    return None
+
+
+def one_to_one(bindings: Iterable[Expr], loops: Mapping[Var, Expr], facts: Facts) -> bool:
+    """Whether different steps of ``loops`` (with extents) are shown to give different values of ``bindings``.
+
+    ``facts`` must know the loops' ranges.
+    """
+    found: dict[Var, list[Digit]] = {var: [] for var in loops}
+    for binding in bindings:
+        parts = digits(simplify(binding, facts), loops)
+        if parts is None or not _stacked(parts, loops, facts):
+            continue
+        for digit in parts:
+            found[digit.var].append(digit)
+    return all(_determined(found[var], extent, facts) for var, extent in loops.items())
+
+
+def _stacked(parts: tuple[Digit, ...], loops: Mapping[Var, Expr], facts: Facts) -> bool:
+    """Whether the sum of digits tells them all: each weighs at least as much as all lighter ones together."""
+    ordered = sorted(parts, key=lambda d: _weight(d.coefficient))
+    reach: Expr = ONE
+    for digit in ordered:
+        if not prove(digit.coefficient >= reach, facts):
+            return False
+        reach = simplify(reach + digit.coefficient * (digit.size(loops[digit.var]) - 1), facts)
+    return True
+
+
+def _weight(e: Expr) -> tuple[int, int]:
+    value = int_value(e)
+    return (1, len(str(e))) if value is None else (0, value)
+
+
+def _determined(parts: list[Digit], extent: Expr, facts: Facts) -> bool:
+    """Whether the digits of a loop tell its value."""
+    if prove(extent <= 1, facts):
+        return True
+    reach: Expr = ONE
+    rest = list(parts)
+    while rest:
+        following = next((d for d in rest if prove(eq(d.divisor, reach), facts)), None)
+        if following is None:
+            return False
+        rest.remove(following)
+        if following.modulus is None or prove(extent <= reach * following.modulus, facts):
+            return True
+        reach = simplify(reach * following.modulus, facts)
+    return False

@@ -1,0 +1,80 @@
+"""What a schedule primitive is: data, a check, an effect.
+
+Codes of refusals: E0301 no such name, E0302 the loop's kind, E0303 factors, E0304 loops not in one chain, E0305 extent not
+constant, E0306 the loop steps a reduction, E0307 blocks depend on each other across iterations, E0308 the order of a
+reduction, E0309 kinds that do not nest, E0310 statements outside blocks, E0311 axes that cannot be told apart,
+E0320 the block's form, E0321 not a reduction, E0322 the buffer's place, E0323 several writers, E0324 accesses that stand
+elsewhere, E0325 the store's indices, E0326 the load's indices, E0327 operands overwritten meanwhile, E0328 the block's
+condition, E0329 the loop's place, E0332 the combination, E0340 the index map.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import MISSING, Field, dataclass, fields
+
+from treadle.base.errors import ScheduleError
+from treadle.ir.op import snake_case
+from treadle.ir.printer import Node, annotated_text
+from treadle.ir.tensor import TensorFunction
+
+
+@dataclass(frozen=True)
+class Instruction(ABC):
+    """A transformation of one tensor function that never changes what the function computes."""
+
+    @classmethod
+    def name(cls) -> str:
+        """The name in a trace: the class's own, in snake case."""
+        return snake_case(cls.__name__)
+
+    @abstractmethod
+    def check(self, function: TensorFunction) -> object:
+        """Raise ScheduleError (E03xx) where this does not apply; else return what was found."""
+
+    @abstractmethod
+    def apply(self, function: TensorFunction) -> TensorFunction:
+        """The function after this instruction, checked first; the given one is unchanged."""
+
+    def refuse(
+        self,
+        function: TensorFunction,
+        node: Node | None,
+        code: str,
+        message: str,
+        notes: Sequence[str] = (),
+        hint: str | None = None,
+    ) -> ScheduleError:
+        """The error that shows ``node`` (or the function) underlined, and the cure ``hint``."""
+        shown = function if node is None else node
+        span = getattr(shown, "span", None) or function.span
+        return ScheduleError(
+            code,
+            f"{self.name()}: {message}",
+            place=None if span is None else str(span),
+            excerpt=annotated_text(function, shown),
+            notes=tuple(notes),
+            help=hint,
+        )
+
+    def __str__(self) -> str:
+        parts: list[str] = []
+        for declared in fields(self):
+            value = getattr(self, declared.name)
+            if not _has_default(declared):
+                parts.append(_value_text(value))
+            elif value != declared.default:
+                parts.append(f"{declared.name}={_value_text(value)}")
+        return f"{self.name()}({', '.join(parts)})"
+
+
+def _has_default(declared: "Field[object]") -> bool:
+    return declared.default is not MISSING
+
+
+def _value_text(value: object) -> str:
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    if isinstance(value, tuple):
+        inner = ", ".join(_value_text(v) for v in value)
+        return f"({inner},)" if len(value) == 1 else f"({inner})"
+    return str(value)
