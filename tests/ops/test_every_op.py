@@ -18,7 +18,9 @@ from treadle.ir.module import Module
 from treadle.ir.op import Example, Op
 from treadle.ir.parser import parse_function
 from treadle.ir.types import TensorType
-from treadle.ops import OPS, OPS_BY_NAME
+from treadle.ir.verify import verify_tensor_function
+from treadle.ops import OPS, OPS_BY_NAME, GatherNd
+from treadle.ops._shapes import same_dims
 
 Sample = tuple[Op, tuple[Example, ...]]
 Arrays = tuple[np.ndarray, ...]
@@ -164,7 +166,7 @@ class TestEveryOp:
             arrays = draw(sample, sizes)
             assert_close(compiled_meaning(op, types, arrays, sizes), reference(special, arrays))
 
-    def test_prints_and_parses(self, sample):
+    def test_verifies_prints_and_parses(self, sample):
         op, examples = sample
         types = tuple(e.type for e in examples)
         builder, _, outs = build(op, types)
@@ -174,7 +176,18 @@ class TestEveryOp:
         assert again.body[0].op.infer(*types) == op.infer(*types)
         loops = op.lower(*types)
         if loops is not None:
+            verify_tensor_function(loops)
             assert str(parse_function(str(loops))) == str(loops)
+
+    def test_unknown_dimensions_give_a_coarser_type(self, sample):
+        op, examples = sample
+        known = as_tuple(op.infer(*(e.type for e in examples)))
+        unknown = (TensorType(None, e.type.ndim, e.type.dtype) for e in examples)
+        if isinstance(op, GatherNd):
+            # The last dimension of the positions says what rank the result has.
+            unknown = (next(unknown), examples[1].type)
+        found = as_tuple(op.infer(*unknown))
+        assert [(t.ndim, t.dtype) for t in found] == [(t.ndim, t.dtype) for t in known]
 
 
 # ---- Gradients
@@ -196,17 +209,15 @@ def doubled(sample: Sample, sizes: Mapping[Var, int]) -> Sample:
     )
 
 
-def differentiable_samples() -> Iterator[Sample]:
-    seen = set()
-    for sample in all_samples():
-        special = doubled(sample, sizes_of(sample))
-        if (
-            special[0].differentiable
-            and any(e.type.dtype.is_float for e in special[1])
-            and repr(special) not in seen
-        ):
-            seen.add(repr(special))
-            yield special
+def smooth_samples() -> Iterator[Sample]:
+    for op, examples in all_samples():
+        if op.differentiable and any(e.type.dtype.is_float for e in examples):
+            yield op, examples
+
+
+def smooth_samples_in_double() -> list[Sample]:
+    found = (doubled(sample, sizes_of(sample)) for sample in smooth_samples())
+    return list({repr(sample): sample for sample in found}.values())
 
 
 def gradients_by_vjp(
@@ -241,7 +252,7 @@ def gradient_by_differences(op: Op, arrays: Arrays, douts: Arrays, which: int) -
     return result
 
 
-@pytest.mark.parametrize("sample", list(differentiable_samples()), ids=name_of)
+@pytest.mark.parametrize("sample", smooth_samples_in_double(), ids=name_of)
 def test_gradient_agrees_with_differences(sample):
     op, examples = sample
     arrays = draw(sample, {})
@@ -253,6 +264,17 @@ def test_gradient_agrees_with_differences(sample):
         if types[k].dtype == f64:
             expected = gradient_by_differences(op, arrays, douts, k)
             np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("sample", list(smooth_samples()), ids=name_of)
+def test_gradients_have_the_types_of_operands(sample):
+    op, examples = sample
+    builder, args, outs = build(op, tuple(e.type for e in examples))
+    given = tuple(builder.input(f"dy{k}", y.type) for k, y in enumerate(outs))
+    for x, g in zip(args, op.vjp(tuple(args), outs, given), strict=True):
+        if g is not None:
+            assert g.dtype == x.dtype
+            assert same_dims(g.shape, x.shape)
 
 
 @pytest.mark.parametrize("cls", OPS, ids=lambda cls: cls.__name__)

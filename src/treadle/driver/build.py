@@ -10,7 +10,7 @@ from treadle.codegen.llvm.host import host_text, kernel_steps
 from treadle.codegen.llvm.kernel import KernelText, kernel_text, module_text
 from treadle.codegen.llvm.object import compile_objects
 from treadle.driver.options import Options
-from treadle.driver.pipelines import loop_pipeline
+from treadle.driver.pipelines import loop_pipeline, lower_pipeline
 from treadle.driver.work import work_of
 from treadle.expr.scalar import Expr, Var, int_value, substitute
 from treadle.expr.simplify import simplify
@@ -62,6 +62,7 @@ def build(graph: Module, options: Options, progress: Progress | None = None) -> 
     pipeline = loop_pipeline(options.target, options.threads)
     module = pipeline.run(graph, dump=options.dump, progress=progress)
     host = lower_host(module, ENTRY)
+    module = lower_pipeline().run(module, dump=options.dump, progress=progress)
     texts = object_texts(module, host, options)
     if progress is not None:
         progress("machine code", len(pipeline.passes), len(pipeline.passes))

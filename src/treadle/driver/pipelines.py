@@ -35,13 +35,17 @@ def graph_pipeline() -> Pipeline:
 
 
 def loop_pipeline(target: Target, threads: int) -> Pipeline:
-    """From operations to finished loops for ``target``."""
+    """From operations to scheduled loop programs for ``target``."""
     return Pipeline(
         (
             module_pass(legalize, writes=Level.LOOP),
             module_pass(fuse, reads=Level.LOOP),
             module_pass(restore_views, reads=Level.LOOP),
             module_pass(apply_schedules, reads=Level.LOOP).configure(target=target, threads=threads),
-            module_pass(lower_all_loops, reads=Level.LOOP, writes=Level.DEVICE),
         )
     )
+
+
+def lower_pipeline() -> Pipeline:
+    """From scheduled loop programs to what code is generated from."""
+    return Pipeline((module_pass(lower_all_loops, reads=Level.LOOP, writes=Level.DEVICE),))

@@ -10,7 +10,7 @@ from math import gcd
 
 from treadle.expr.facts import divisor_of
 from treadle.expr.proof import Prover
-from treadle.expr.scalar import Apply, Expr, apply
+from treadle.expr.scalar import Apply, Const, Expr, apply
 from treadle.expr.terms import (
     ONE,
     ZERO,
@@ -93,12 +93,16 @@ class Division:
     def reduced(self, a: Poly, d: Poly) -> tuple[Poly, Poly]:
         """``(q, r)`` with ``a == q * d + r``, and ``0 <= r < d`` if intervals show how."""
         q, r = divide(a, d)
-        if d.is_constant and r.terms:
-            bounds = self.prover.interval_of_poly(r)
+        if not r.terms:
+            return q, r
+        bounds = self.prover.interval_of_poly(r)
+        if d.is_constant:
             if bounds.low is not None and bounds.high is not None:
                 shift = bounds.low // d.constant
                 if shift and shift == bounds.high // d.constant:
                     return q + shift, r - d * shift
+        elif bounds.high is not None and bounds.high < 0 and self.prover.nonnegative(r + d):
+            return q - 1, r + d
         return q, r
 
     def _is_remainder(self, r: Poly, d: Poly) -> bool:
@@ -179,6 +183,13 @@ class Division:
             return None
         if divisor_of(r - r.constant, self.prover.known) % d.constant == 0:
             return number(r.constant % d.constant)
+        found = _lone_atom(r, "floordiv")
+        if found is not None and isinstance(found.args[1], Const):
+            # x // e % d is x % (e * d) // e.
+            e = to_poly(found.args[1])
+            inner = self.mod(to_poly(found.args[0]), e * d)
+            if inner.is_constant and e.constant > 0:
+                return number((inner.constant // e.constant + r.constant) % d.constant)
         for fact in self.prover.known.congruences:
             if fact.modulus % d.constant == 0:
                 rest = divide(r - fact.poly, d)[1]

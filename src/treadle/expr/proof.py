@@ -12,10 +12,12 @@ from math import gcd
 
 from treadle.expr.dtype import i64
 from treadle.expr.facts import Known, negated, order_poly
-from treadle.expr.intervals import EVERYTHING, INTERVALS, Interval, whole
+from treadle.expr.intervals import EVERYTHING, INTERVALS, Interval, absolute, whole
+from treadle.expr.samples import Samples
 from treadle.expr.scalar import Apply, Const, Expr, Var, apply
 from treadle.expr.terms import Monomial, Poly, atom, quotient, to_poly
 
+_FIRST_FUEL = 12
 _FUEL = 300
 _DEPTH = 12
 
@@ -28,12 +30,30 @@ class Prover:
         self._intervals: dict[Expr, Interval] = {}
         self._proved: set[Poly] = set()
         self._failed: dict[Poly, int] = {}
+        self._refutations: set[Poly] = set()
+        self._samples: Samples | None = None
         self._fuel = 0
 
     def nonnegative(self, p: Poly) -> bool:
         """Whether ``p >= 0`` is shown for all values that the facts allow."""
+        if p in self._refutations:
+            return False
+        self._fuel = _FIRST_FUEL
+        if self._prove(p, _DEPTH):
+            return True
+        if self._fuel > 0 or self._refuted(p):
+            return False
         self._fuel = _FUEL
         return self._prove(p, _DEPTH)
+
+    def _refuted(self, p: Poly) -> bool:
+        """Whether a long search would be in vain, since an example contradicts the claim."""
+        if self._samples is None:
+            self._samples = Samples(self.known)
+        refuted = self._samples.refute(p)
+        if refuted:
+            self._refutations.add(p)
+        return refuted
 
     def interval(self, x: Expr) -> Interval:
         """Bounds of an integer or boolean expression, as numbers."""
@@ -52,18 +72,31 @@ class Prover:
         for monomial, coefficient in p.terms.items():
             if monomial:
                 part = self.interval(monomial[0])
-                for x in monomial[1:]:
-                    part = part * self.interval(x)
+                if len(monomial) > 1:
+                    part = self._interval_of_product(monomial)
                 total = total + part.scaled(coefficient)
+        return total
+
+    def _interval_of_product(self, monomial: Monomial) -> Interval:
+        total = Interval(1, 1)
+        for x in dict.fromkeys(monomial):
+            power = monomial.count(x)
+            base = self.interval(x)
+            part = absolute(base) if power % 2 == 0 else base
+            for _ in range(power):
+                total = total * part
         return total
 
     def _interval(self, x: Expr) -> Interval:
         bounds = whole(x.dtype.scalar)
         if isinstance(x, Apply):
             bounds = self._apply_interval(x, bounds)
-        if x.dtype is i64:
-            bounds = bounds.meet(self._constrained(x))
-        return bounds
+        if x.dtype is not i64:
+            return bounds
+        bounds = self._rounded(x, bounds.meet(self._constrained(x)))
+        # What is known so far may show that another factor is positive, and that one this.
+        self._intervals[x] = bounds
+        return bounds.meet(Interval(1, None)) if self._factor_of_positive(x, bounds) else bounds
 
     def _apply_interval(self, x: Apply, bounds: Interval) -> Interval:
         if x.dtype.is_float:
@@ -99,6 +132,29 @@ class Prover:
             else:
                 bounds = bounds.meet(Interval(None, high // -coefficient))
         return bounds
+
+    def _rounded(self, x: Expr, bounds: Interval) -> Interval:
+        """Bounds moved to the next numbers that leave the remainder which facts state."""
+        low, high = bounds.low, bounds.high
+        for fact in self.known.congruences:
+            if fact.poly.terms == {(x,): 1}:
+                if low is not None:
+                    low += (fact.remainder - low) % fact.modulus
+                if high is not None:
+                    high -= (high - fact.remainder) % fact.modulus
+        return Interval(low, high)
+
+    def _factor_of_positive(self, x: Expr, bounds: Interval) -> bool:
+        """Whether a product of which ``x`` is a factor is above zero, and no factor is below."""
+        if bounds.low != 0:
+            return False
+        for p in self.known.by_atom.get(x, ()):
+            products = [(m, c) for m, c in p.terms.items() if m]
+            if len(products) == 1 and products[0][1] > 0 and p.constant < 0:
+                others = [y for y in products[0][0] if y is not x]
+                if all(self.interval(y).nonnegative for y in others):
+                    return True
+        return False
 
     def _prove(self, p: Poly, depth: int) -> bool:
         if p.is_constant:
@@ -139,7 +195,23 @@ class Prover:
         for monomial, coefficient, bound in self._bounds(p, x):
             if self._step(p, monomial, coefficient, bound, depth):
                 return True
-        return False
+        return isinstance(x, Apply) and x.fn == "floordiv" and self._cross_multiplied(p, x, depth)
+
+    def _cross_multiplied(self, p: Poly, x: Apply, depth: int) -> bool:
+        """Prove ``p`` times the divisor of a quotient in it, which bounds what comes of that."""
+        a, d = to_poly(x.args[0]), to_poly(x.args[1])
+        inside, outside = p.split((x,))
+        if d.is_constant or any(y is x for y in inside.atoms()) or self._fuel <= 0:
+            return False
+        self._fuel -= 1
+        if not self._prove(d - 1, 4):
+            return False
+        # d * x is at most a and at least a - d + 1; an integer p is at least zero when d * p > -d.
+        rest = outside * d + d - 1
+        if self._sign_is_known(-inside, depth) and self._prove(rest + inside * a, depth - 1):
+            return True
+        least = a - d + 1
+        return self._sign_is_known(inside, depth) and self._prove(rest + inside * least, depth - 1)
 
     def _step(self, p: Poly, monomial: Monomial, coefficient: int, bound: Poly, depth: int) -> bool:
         """Prove ``p`` from ``bound >= 0``, whose term in ``monomial`` cancels those of ``p``."""
@@ -204,7 +276,7 @@ class Prover:
         if all(self._prove(substituted(p, x, v), depth - 1) for v in values):
             return True
         if x.fn == "select":
-            return False
+            return depth > 4 and self._by_condition(p, x, values, depth)
         # A minimum is at most either operand, so one suffices where a greater value would do;
         # likewise a maximum.
         inside, _ = p.split((x,))
@@ -212,6 +284,20 @@ class Prover:
         if any(a is x for a in inside.atoms()) or not self._sign_is_known(factor, depth):
             return False
         return any(self._prove(substituted(p, x, v), depth - 1) for v in values)
+
+    def _by_condition(self, p: Poly, x: Apply, values: tuple[Poly, ...], depth: int) -> bool:
+        """Prove each case of a choice with what its condition says."""
+        condition = x.args[0]
+        opposite = negated(condition)
+        if opposite is None or self._fuel <= 0:
+            return False
+        for claim, value in ((condition, values[0]), (opposite, values[1])):
+            within = Prover(self.known.extended(claim))
+            within._fuel = self._fuel // 4
+            self._fuel -= within._fuel
+            if not within._prove(substituted(p, x, value), depth // 2):
+                return False
+        return True
 
     def compare(self, fn: str, a: Poly, b: Poly) -> bool | None:
         """Whether a comparison always holds, never holds (``False``), or neither is shown."""

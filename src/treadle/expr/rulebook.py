@@ -3,7 +3,6 @@
 Sums, products, quotients and comparisons of 64-bit integers have no rules here: their normal form
 decides them.
 """
-# ruff: noqa: D103  (a rule is its own docstring)
 
 from treadle.expr.dtype import DType, boolean
 from treadle.expr.rules import Condition, Rewrite, Rule, rule

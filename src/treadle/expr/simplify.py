@@ -23,6 +23,7 @@ from treadle.expr.terms import ARITHMETIC, Poly, atom, atom_key, combine, from_p
 _ROUNDS = 64
 _DIVISIONS = frozenset({"floordiv", "mod"})
 _COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
+_MAKE_VECTORS = frozenset({"ramp", "broadcast"})
 _SORTED = frozenset({"min", "max", "and", "or", "xor"})
 
 
@@ -56,7 +57,7 @@ def simplifier(facts: Facts) -> "Simplifier":
 
 @cache
 def _rules_for(fn: str, operand: DType) -> tuple[Traced, ...]:
-    """The rules for applications of ``fn`` whose last operand has a given type."""
+    """The rules for applications of ``fn`` whose last operand (or new vector) has a given type."""
     found: list[Traced] = []
     for rule in ALL_RULES:
         if rule.applies_to(operand):
@@ -137,7 +138,7 @@ class Simplifier:
     def _rewritten(self, e: Expr) -> Expr:
         children = e.children
         if not children:
-            return self._known_truth(e)
+            return self._leaf(e)
         rebuilt = tuple([self._result(c) for c in children])
         new = e if rebuilt == children else e.with_children(rebuilt)
         for _ in range(_ROUNDS):
@@ -161,6 +162,14 @@ class Simplifier:
         self._memo[origin] = found
         return found
 
+    def _leaf(self, x: Expr) -> Expr:
+        """A variable whose only value facts state is that value."""
+        if x.dtype is i64 and self._known.constraints and isinstance(x, Var):
+            bounds = self.prover.interval(x)
+            if bounds.low is not None and bounds.low == bounds.high:
+                return Const(bounds.low, i64)
+        return self._known_truth(x)
+
     def _known_truth(self, x: Expr) -> Expr:
         if not x.dtype.is_bool:
             return x
@@ -170,7 +179,8 @@ class Simplifier:
 
     def _step(self, x: Apply) -> Expr:
         """One rewrite of a node whose operands are simple; the node itself if there is none."""
-        for traced in _rules_for(x.fn, x.args[-1].dtype):
+        of = x.dtype if x.fn in _MAKE_VECTORS else x.args[-1].dtype
+        for traced in _rules_for(x.fn, of):
             found = traced.match(x)
             if found is not None and self._allows(traced, found):
                 return instantiate(traced.result, found)

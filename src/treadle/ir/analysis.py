@@ -1,4 +1,6 @@
-"""What follows from a function's statements: symbols, accesses, regions, places of loops and blocks."""
+"""What follows from a function's statements: symbols, accesses, regions, places of loops and
+blocks.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -54,7 +56,9 @@ def shape_symbols(function: Function) -> tuple[Var, ...]:
 
 
 def symbols(function: Function) -> tuple[Var, ...]:
-    """The symbols in the parameters' shapes in order of first appearance, then the scalar parameters."""
+    """The symbols in the parameters' shapes in order of first appearance, then the scalar
+    parameters.
+    """
     if isinstance(function, GraphFunction):
         return shape_symbols(function)
     scalars = tuple(p for p in function.params if isinstance(p, Var))
@@ -167,7 +171,9 @@ def enclosing(function: TensorFunction, stmt: Stmt) -> tuple[Stmt, ...]:
     for found, above in paths(function.body):
         if found is stmt:
             return above
-    raise InternalError(f"a {type(stmt).__name__} was looked for in {function.name} and is not there")
+    raise InternalError(
+        f"a {type(stmt).__name__} was looked for in {function.name} and is not there"
+    )
 
 
 def enclosing_loops(function: TensorFunction, stmt: Stmt) -> tuple[For, ...]:
@@ -202,8 +208,8 @@ def fresh_name(hint: str, taken: frozenset[str] | set[str] | Mapping[str, object
 class Access:
     """A load or a store, and what stands around it, outermost first.
 
-    ``conditions`` are those of the enclosing ``if`` (negated in an ``else``) and ``where``; the access's own mask is
-    ``mask``. ``lets`` are the names in scope.
+    ``conditions`` are those of the enclosing ``if`` (negated in an ``else``) and ``where``; the
+    access's own mask is ``mask``. ``lets`` are the names in scope.
     """
 
     kind: Literal["load", "store"]

@@ -25,8 +25,9 @@ class Level(IntEnum):
 def level_of(program: Function | Module) -> Level:
     """The level of a function, or the highest-level (least lowered) part of a module.
 
-    A graph function that only calls other functions counts as the level of the loop programs beside it. A tensor
-    function without blocks, and without loops that are still to be vectorized or unrolled, is at ``DEVICE``.
+    A graph function that only calls other functions counts as the level of the loop programs beside
+    it. A tensor function without blocks, and without loops that are still to be vectorized or
+    unrolled, is at ``DEVICE``.
     """
     if isinstance(program, Module):
         levels = [level_of(f) for f in program.functions.values()]
@@ -50,5 +51,3 @@ def _tensor_level(function: TensorFunction) -> Level:
         if isinstance(stmt, For) and stmt.kind in ("vectorized", "unrolled"):
             return Level.LOOP
     return Level.DEVICE
-
-

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from treadle.expr.dtype import DType
+from treadle.expr.dtype import DType, parse_dtype
 from treadle.expr.scalar import Const, Expr, ExprLike, Var, apply, as_expr, int_value, maximum, minimum, select, transform
 from treadle.ir.tensor import Allocate, Block, Buffer, For, If, IterVar, Load, Store, Stmt, TensorFunction
 from treadle.ir.types import TensorType
@@ -189,8 +189,14 @@ class LoopBuilder:
 
     def variable(self) -> Var:
         """A loop variable not used yet, for statements inside a block."""
+        return Var(f"i{self._number()}")
+
+    def _number(self) -> int:
+        """The next number for names of loops; one that makes the name of a dtype (i8) is passed over."""
+        while parse_dtype(f"i{self._count}") is not None:
+            self._count += 1
         self._count += 1
-        return Var(f"i{self._count - 1}")
+        return self._count - 1
 
     def build(self) -> TensorFunction:
         """The function."""
@@ -203,8 +209,8 @@ class LoopBuilder:
         loops: list[tuple[Var, Expr]] = []
         iters: list[IterVar] = []
         for extent in extents:
-            loop_var, axis = Var(f"i{self._count}"), Var(f"v{self._count}")
-            self._count += 1
+            count = self._number()
+            loop_var, axis = Var(f"i{count}"), Var(f"v{count}")
             loops.append((loop_var, extent))
             iters.append(IterVar(axis, extent, kind, loop_var))
         return tuple(loops), tuple(iters)

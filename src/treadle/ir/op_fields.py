@@ -34,7 +34,9 @@ def _mentioned(hint: Any) -> Iterator[Any]:  # noqa: ANN401  (a type form)
 
 @cache
 def holds_expressions(cls: type[Op], name: str) -> bool:
-    """Whether the integers in a field are expressions: it is declared with ``Expr`` and without ``int``."""
+    """Whether the integers in a field are expressions: it is declared with ``Expr`` and without
+    ``int``.
+    """
     found = set(_mentioned(_hints(cls)[name]))
     return Expr in found and int not in found
 

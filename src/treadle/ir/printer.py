@@ -56,7 +56,9 @@ class _Writer:
 
 
 def module_text(module: Module) -> str:
-    """The whole module: constants, then functions in order. Large constants print without their data."""
+    """The whole module: constants, then functions in order. Large constants print without their
+    data.
+    """
     parts: list[str] = []
     constants = [f"{name} = {constant_text(c)}" for name, c in module.constants.items()]
     if constants:
@@ -107,7 +109,9 @@ def _find(lines: list[str], text: str) -> tuple[int, int, int] | None:
 
 
 def _clip(lines: list[str], at: int) -> list[str]:
-    """The header, the headers around the marked line and its neighbours; what is left out becomes ``...``."""
+    """The header, the headers around the marked line and its neighbours; what is left out becomes
+    ``...``.
+    """
     depth = len(lines[at]) - len(lines[at].lstrip())
     kept = set(range(max(0, at - _CONTEXT), min(len(lines), at + 2 + _CONTEXT)))
     for number in range(at, -1, -1):
@@ -191,7 +195,7 @@ def _write_graph(writer: _Writer, function: GraphFunction) -> None:
 
 
 def binding_text(binding: Binding) -> str:
-    """One line of a graph function. The types of results are written where ``infer`` says others."""
+    """One line of a graph function. Types of results are written where ``infer`` says others."""
     names = ", ".join(v.name for v in binding.outputs)
     call = op_text(binding.op, tuple(atom_text(a) for a in binding.args))
     types = tuple(v.type for v in binding.outputs)

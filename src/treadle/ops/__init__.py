@@ -39,6 +39,7 @@ from treadle.ops.binary import (
 )
 from treadle.ops.broadcast import Expand, Sum
 from treadle.ops.channel_norm import BatchNorm, GroupNorm, InstanceNorm, Lrn
+from treadle.ops.columns import Col2im, Im2col
 from treadle.ops.compare import (
     BitwiseAnd,
     BitwiseOr,
@@ -57,7 +58,7 @@ from treadle.ops.compare import (
     Where,
 )
 from treadle.ops.contraction import Einsum, Matmul
-from treadle.ops.convolution import Col2im, Conv, ConvTranspose, Im2col
+from treadle.ops.convolution import Conv, ConvTranspose
 from treadle.ops.create import Arange, Full
 from treadle.ops.elementwise import (
     Abs,

@@ -28,7 +28,9 @@ def transposed(x: Traced) -> Traced:
 
 
 def cropped(x: Traced, shape: Sequence[Expr]) -> Traced:
-    """The first elements of ``x`` along the axes in which it is not known to have the shape already."""
+    """The first elements of ``x`` along the axes in which it is not known to have the shape
+    already.
+    """
     for axis, size in enumerate(shape):
         if not same_dim(x.shape[axis], size):
             x = Slice(axis, 0, size)(x)

@@ -12,7 +12,9 @@ Labels = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Equation:
-    """Labels of each operand and of the result. What an ellipsis stands for has labels of its own, aligned at the right."""
+    """Labels of each operand and of the result. What an ellipsis stands for has labels of its own,
+    aligned at the right.
+    """
 
     terms: tuple[Labels, ...]
     result: Labels
@@ -32,7 +34,8 @@ class Equation:
     def is_direct(self) -> bool:
         """Whether one loop nest that multiplies at most two elements says it all.
 
-        That is one operand, or two without repeated labels in which every label alone in one is kept.
+        That is one operand, or two without repeated labels in which every label alone in one is
+        kept.
         """
         if len(self.terms) == 1:
             return True
@@ -55,7 +58,9 @@ def parse_equation(op: Op, text: str, ranks: Sequence[int]) -> Equation:
     """
     left, arrow, right = text.replace(" ", "").partition("->")
     sides = left.split(",")
-    check_field(op, len(sides) == len(ranks), f"'{text}' is for {len(sides)} operands, not {len(ranks)}")
+    check_field(
+        op, len(sides) == len(ranks), f"'{text}' is for {len(sides)} operands, not {len(ranks)}"
+    )
     terms = tuple(_labels(op, side, rank) for side, rank in zip(sides, ranks, strict=True))
     counts: dict[str, int] = {}
     for label in (x for t in terms for x in t):
@@ -68,7 +73,9 @@ def parse_equation(op: Op, text: str, ranks: Sequence[int]) -> Equation:
     else:
         result = (*hidden, *sorted(x for x, n in counts.items() if n == 1 and x in ascii_letters))
     check_field(op, len(set(result)) == len(result), f"'{text}' repeats a label in the result")
-    check_field(op, set(result) <= set(counts), f"'{text}' has a label in the result that no operand has")
+    check_field(
+        op, set(result) <= set(counts), f"'{text}' has a label in the result that no operand has"
+    )
     check_field(op, len(counts) <= len(ascii_letters), f"'{text}' has too many labels")
     return Equation(terms, result)
 
@@ -84,4 +91,6 @@ def _labels(op: Op, side: str, rank: int) -> Labels:
 
 
 def _check_letters(op: Op, letters: str) -> None:
-    check_field(op, all(x in ascii_letters for x in letters), f"'{letters}' has labels that are no letters")
+    check_field(
+        op, all(x in ascii_letters for x in letters), f"'{letters}' has labels that are no letters"
+    )

@@ -1,4 +1,6 @@
-"""Interpolation along one axis as ONNX's Resize defines it: source coordinates, taps and their weights."""
+"""Interpolation along one axis as ONNX's Resize defines it: source coordinates, taps and their
+weights.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,11 +10,17 @@ from treadle.expr.dtype import f64, i64
 from treadle.expr.scalar import Const, Expr, apply, as_expr, cast, eq, maximum, minimum, select
 from treadle.expr.simplify import simplify
 from treadle.ops._shapes import same_dim
+from treadle.ops._window import choose, plus
 
 MODES = ("nearest", "linear", "cubic")
 COORDINATES = (
-    "half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric", "tf_crop_and_resize",
-)  # fmt: skip
+    "half_pixel",
+    "half_pixel_symmetric",
+    "pytorch_half_pixel",
+    "align_corners",
+    "asymmetric",
+    "tf_crop_and_resize",
+)
 NEAREST = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
 
 
@@ -20,8 +28,9 @@ NEAREST = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
 class ResizedAxis:
     """How one axis of ``size`` elements becomes one of ``count``.
 
-    ``scale`` is what the user gave, or ``None`` where it follows from the dimensions; ``region`` is the part of the axis
-    (from, to; 0 to 1) that ``tf_crop_and_resize`` stretches over the result.
+    ``scale`` is what the user gave, or ``None`` where it follows from the dimensions; ``region``
+    is the part of the axis (from, to; 0 to 1) that ``tf_crop_and_resize`` stretches over the
+    result.
     """
 
     size: Expr
@@ -70,16 +79,24 @@ class ResizedAxis:
         half = self._shrunk(x + 0.5) - 0.5
         table: dict[str, Callable[[], Expr]] = {
             "half_pixel": lambda: half,
-            "half_pixel_symmetric": lambda: half + (size / 2.0) * (1.0 - cast(self.count, f64) / length),
+            "half_pixel_symmetric": lambda: self._centered(x, size),
             "pytorch_half_pixel": lambda: self._unless_single(half, Const(0, f64)),
             "asymmetric": lambda: self._shrunk(x),
-            "align_corners": lambda: self._unless_single(x * (size - 1.0) / self._at_least(length - 1.0), Const(0, f64)),
+            "align_corners": lambda: self._unless_single(
+                x * (size - 1.0) / self._at_least(length - 1.0), Const(0, f64)
+            ),
             "tf_crop_and_resize": lambda: self._cropped(x, size, length),
         }
         return table[self.coordinates]()
 
+    def _centered(self, x: Expr, size: Expr) -> Expr:
+        """Distances from the center of the result, laid off from that of the operand."""
+        return self._shrunk(x + 0.5 - cast(self.count, f64) / 2.0) + size / 2.0 - 0.5
+
     def _shrunk(self, x: Expr) -> Expr:
-        """A length of the result in the operand's measure; exact where the quotient of dimensions is whole."""
+        """A length of the result in the operand's measure; exact where the quotient of dimensions
+        is whole.
+        """
         if self.scale is not None:
             return x / self.scale
         return x * cast(self.size, f64) / cast(self.count, f64)
@@ -91,11 +108,11 @@ class ResizedAxis:
 
     def _at_least(self, divisor: Expr) -> Expr:
         """A divisor that is not used where it would be zero, kept from being so."""
-        return select(eq(divisor, 0.0), 1.0, divisor)
+        return choose(eq(divisor, 0.0), 1.0, divisor)
 
     def _unless_single(self, found: Expr, single: Expr) -> Expr:
         """``single`` if the result has one element, else what was found."""
-        return select(self.count > 1, found, single)
+        return choose(self.count > 1, found, single)
 
     def is_outside(self, x: Expr) -> Expr:
         """Whether a coordinate lies where ``tf_crop_and_resize`` extrapolates."""
@@ -105,7 +122,7 @@ class ResizedAxis:
         """The index, possibly outside, of the first tap of a coordinate."""
         if self.mode == "nearest":
             return cast(self._rounded(x), i64)
-        return cast(apply("floor", x), i64) + 1 - simplify(self.taps // 2)
+        return plus(cast(apply("floor", x), i64), simplify(1 - self.taps // 2))
 
     def _rounded(self, x: Expr) -> Expr:
         if self.nearest in ("floor", "ceil"):
@@ -134,7 +151,9 @@ class ResizedAxis:
         return self.mode != "nearest" and (self.antialias or self.exclude_outside)
 
     def _kernel(self, d: Expr) -> Expr:
-        """The weight of an element at distance ``d``: a tent, or the cubic of Keys (1981) with parameter ``cubic``."""
+        """The weight of an element at distance ``d``: a tent, or the cubic of Keys (1981) with
+        parameter ``cubic``.
+        """
         if self.mode == "nearest":
             return Const(1, f64)
         if self.mode == "linear":

@@ -5,7 +5,7 @@ from functools import reduce as fold
 
 import numpy as np
 
-from treadle.expr.scalar import Expr, ExprLike, Var, as_expr, int_value, minimum
+from treadle.expr.scalar import Const, Expr, ExprLike, Var, as_expr, int_value, minimum, select
 from treadle.ir.loop_builder import LoopBuilder, guarded
 from treadle.ir.op import Op
 from treadle.ir.tensor import Buffer
@@ -45,11 +45,17 @@ def window_counts(
     return tuple(window_count(n, k, s, p, d, ceil_mode) for n, k, s, p, d in axes)
 
 
-def check_windows(op: Op, rank: int, stride: Sequence[int], padding: Pads, dilation: Sequence[int]) -> None:
-    """E0108 unless every field of windows has one value (positive, or not negative for padding) for each axis."""
+def check_windows(
+    op: Op, rank: int, stride: Sequence[int], padding: Pads, dilation: Sequence[int]
+) -> None:
+    """E0108 unless every field of windows has one value (positive, or not negative for padding)
+    for each axis.
+    """
     for name, values in (("stride", stride), ("dilation", dilation)):
         check_field(op, len(values) == rank, f"{name} must have {rank} values, not {len(values)}")
-        check_field(op, all(v >= 1 for v in values), f"{name} must be positive, not {tuple(values)}")
+        check_field(
+            op, all(v >= 1 for v in values), f"{name} must be positive, not {tuple(values)}"
+        )
     check_field(op, len(padding) == rank, f"padding must have {rank} pairs, not {len(padding)}")
     check_field(op, all(v >= 0 for pair in padding for v in pair), "padding must not be negative")
 
@@ -57,7 +63,9 @@ def check_windows(op: Op, rank: int, stride: Sequence[int], padding: Pads, dilat
 def check_counts(op: Op, counts: Dims) -> None:
     """E0108 if no window fits along some axis."""
     known = [int_value(c) for c in counts]
-    check_field(op, all(c is None or c >= 1 for c in known), "the window is larger than the padded operand")
+    check_field(
+        op, all(c is None or c >= 1 for c in known), "the window is larger than the padded operand"
+    )
 
 
 def inside(index: Expr, size: ExprLike, below: bool = True, above: bool = True) -> list[Expr]:
@@ -78,7 +86,8 @@ def bordered(
     fill: float,
     value: Callable[[Expr], Expr] = lambda e: e,
 ) -> Buffer:
-    """``x``, of which the trailing axes are spatial, with ``begins`` elements before them and ``sizes`` in all.
+    """``x``, of which the trailing axes are spatial, with ``begins`` elements before them and
+    ``sizes`` in all.
 
     Where nothing is added that is ``x`` itself, unless ``value`` changes its elements.
     """
@@ -113,7 +122,9 @@ def windows(
     counts: Sequence[int],
     fill: float = 0,
 ) -> np.ndarray:
-    """The windows over the spatial axes (all but the first two): (N, C, *counts, *kernel), as a view of a padded copy."""
+    """The windows over the spatial axes (all but the first two): (N, C, *counts, *kernel), as a
+    view of a padded copy.
+    """
     spatial = x.shape[2:]
     axes = list(zip(spatial, kernel, stride, padding, dilation, counts, strict=True))
     needed = [max(n + p[0] + p[1], (c - 1) * s + d * (k - 1) + 1) for n, k, s, p, d, c in axes]
@@ -127,14 +138,16 @@ def windows(
     return view[(slice(None), slice(None), *starts, *taps)]
 
 
-def summed(x: np.ndarray) -> np.ndarray:
-    """An array in the dtype that sums are computed in: f32 for 16-bit floats."""
-    return x.astype(np.float32) if x.dtype.itemsize == 2 and x.dtype.kind not in "iu" else x
-
-
 def plus(a: Expr, b: Expr) -> Expr:
     """The sum, without terms that are zero."""
     return a if int_value(b) == 0 else b if int_value(a) == 0 else a + b
+
+
+def choose(condition: Expr, a: ExprLike, b: Expr) -> Expr:
+    """``select``, decided now where the condition is known."""
+    if isinstance(condition, Const):
+        return a if isinstance(a, Expr) else Const(a, b.dtype) if condition.value else b
+    return select(condition, a, b)
 
 
 def scaled(index: Expr, factor: int) -> Expr:
@@ -155,4 +168,6 @@ def check_groups(op: Op, groups: int, *channels: Expr) -> None:
     """E0108 unless ``groups`` is positive and divides the numbers of channels that are known."""
     check_field(op, groups >= 1, f"groups must be positive, not {groups}")
     known = [c for c in map(int_value, channels) if c is not None]
-    check_field(op, all(c % groups == 0 for c in known), f"{groups} groups do not divide channels {known}")
+    check_field(
+        op, all(c % groups == 0 for c in known), f"{groups} groups do not divide channels {known}"
+    )

@@ -14,7 +14,8 @@ from treadle.ir.types import TensorType
 from treadle.ops._compose import converted, counted
 from treadle.ops._pointwise import number
 from treadle.ops._shapes import check_dtype, check_field, check_rank, dim, one, tensor_type, wide
-from treadle.ops._window import all_of, plus, summed
+from treadle.ops._sums import summed
+from treadle.ops._window import all_of, plus
 from treadle.ops.binary import Add, Div, FloorDiv, Mul, Sub
 from treadle.ops.compare import GreaterEqual, Less, LogicalAnd
 from treadle.ops.contraction import multiplied_along
@@ -25,8 +26,8 @@ Dims = tuple[Expr, ...]
 
 @dataclass(frozen=True, slots=True)
 class AdaptiveAxis:
-    """The windows of one axis: window i of ``windows`` holds the elements from i·n/windows, rounded down, to
-    (i + 1)·n/windows, rounded up."""
+    """The windows of one axis: window i of ``windows`` holds the elements from i·n/windows,
+    rounded down, to (i + 1)·n/windows, rounded up."""
 
     size: Expr
     windows: int
@@ -39,15 +40,22 @@ class AdaptiveAxis:
 
     @property
     def longest(self) -> Expr:
-        """An upper bound of the number of elements in a window; their number where they are even."""
+        """An upper bound of the number of elements in a window; their number where they are
+        even.
+        """
         known = int_value(self.size)
         if self.even or known is None:
-            return dim(self.size // self.windows if self.even else (self.size - 1) // self.windows + 2)
+            return dim(
+                self.size // self.windows if self.even else (self.size - 1) // self.windows + 2
+            )
         return as_expr(max(stop - start for start, stop in self.ranges(known)))
 
     def ranges(self, size: int) -> list[tuple[int, int]]:
         """The windows of an axis of known size."""
-        return [(i * size // self.windows, -(-(i + 1) * size // self.windows)) for i in range(self.windows)]
+        return [
+            (i * size // self.windows, -(-(i + 1) * size // self.windows))
+            for i in range(self.windows)
+        ]
 
     def start(self, i: Expr) -> Expr:
         """The first element of window ``i``."""
@@ -74,7 +82,9 @@ class _Geometry:
         return tuple(a.longest for a in self.axes)
 
     def source(self, i: tuple[Expr, ...], k: tuple[Expr, ...]) -> tuple[list[Expr], list[Expr]]:
-        """Where an element lies along each axis, and the conditions for it to be one of the window's."""
+        """Where an element lies along each axis, and the conditions for it to be one of the
+        window's.
+        """
         found = [a.element(p, t) for a, p, t in zip(self.axes, i, k, strict=True)]
         return [place for place, _ in found], [c for _, conditions in found for c in conditions]
 
@@ -91,7 +101,9 @@ def _infer(op: Op, size: tuple[int, ...], x: TensorType) -> TensorType:
     return tensor_type((*x.dims[:2], *size), x.dtype)
 
 
-def _windows(x: np.ndarray, size: tuple[int, ...]) -> list[tuple[tuple[int, ...], tuple[slice, ...]]]:
+def _windows(
+    x: np.ndarray, size: tuple[int, ...]
+) -> list[tuple[tuple[int, ...], tuple[slice, ...]]]:
     """The index of each window and the elements that it holds."""
     found: list[tuple[tuple[int, ...], tuple[slice, ...]]] = []
     ranges = [AdaptiveAxis(as_expr(d), n).ranges(d) for d, n in zip(x.shape[2:], size, strict=True)]
@@ -144,7 +156,9 @@ class AdaptiveAvgPool(Op):
         def average(*i: Var) -> Expr:
             number_of: Expr = as_expr(1)
             for axis, p in zip(geometry.axes, i[2:], strict=True):
-                number_of = number_of * (axis.longest if axis.even else axis.stop(p) - axis.start(p))
+                number_of = number_of * (
+                    axis.longest if axis.even else axis.stop(p) - axis.start(p)
+                )
             return cast(total[i] / cast(number_of, total.dtype), out.dtype)
 
         b.reduce(total, geometry.extents, element)
@@ -173,7 +187,9 @@ class AdaptiveAvgPool(Op):
 
 
 def _shares(x: Traced, windows: int, size: Expr) -> Traced:
-    """The share of each element in each window: (windows, size), one over the window's length or zero."""
+    """The share of each element in each window: (windows, size), one over the window's length or
+    zero.
+    """
     b = x.builder
     i, element = counted(b, as_expr(windows), 0, 2), counted(b, size, 1, 2)
     whole, count = b.literal(size, i64), number(i, windows)
@@ -186,8 +202,8 @@ def _shares(x: Traced, windows: int, size: Expr) -> Traced:
 
 @dataclass(frozen=True)
 class AdaptiveMaxPool(Op):
-    """The largest elements of ``size`` windows, as even as can be; with ``indices`` also where they are, counted over the
-    spatial axes.
+    """The largest elements of ``size`` windows, as even as can be; with ``indices`` also where
+    they are, counted over the spatial axes.
 
     Shapes:  x: (n, c, *any) -> (n, c, *size) [, indices likewise, i64].
     Dtypes:  any numbers.
@@ -228,7 +244,9 @@ class AdaptiveMaxPool(Op):
         b.reduce(out, geometry.extents, lambda *i: self._element(x, geometry, i), "max")
         if self.indices:
             positions = b.output(dims, i64)
-            b.reduce(positions, geometry.extents, lambda *i: self._position(x, out, geometry, i), "min")
+            b.reduce(
+                positions, geometry.extents, lambda *i: self._position(x, out, geometry, i), "min"
+            )
         return b.build()
 
     def _element(self, x: Buffer, geometry: _Geometry, point: tuple[Var, ...]) -> Expr:
@@ -237,7 +255,9 @@ class AdaptiveMaxPool(Op):
         value = x[(*point[:2], *source)]
         return guarded(all_of(conditions), value, identity("max", x.dtype)) if conditions else value
 
-    def _position(self, x: Buffer, largest: Buffer, geometry: _Geometry, point: tuple[Var, ...]) -> Expr:
+    def _position(
+        self, x: Buffer, largest: Buffer, geometry: _Geometry, point: tuple[Var, ...]
+    ) -> Expr:
         rank = len(self.size)
         source, conditions = geometry.source(point[2 : 2 + rank], point[2 + rank :])
         value = self._element(x, geometry, point)

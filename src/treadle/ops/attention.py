@@ -27,7 +27,7 @@ from treadle.ops._shapes import (
     tensor_type,
     wide,
 )
-from treadle.ops._window import summed
+from treadle.ops._sums import summed
 from treadle.ops.binary import Add, Mul, Sub
 from treadle.ops.broadcast import Sum, unbroadcast
 from treadle.ops.compare import Equal, GreaterEqual, Where
@@ -41,12 +41,13 @@ from treadle.ops.reshape import reshaped
 class Attention(Op):
     """Averages of values, weighted by the softmax of scaled products of queries and keys.
 
-    ``scale`` is one over the root of the width unless given. ``causal`` lets query i see the keys up to i. Where a query
-    may see nothing its result is zero. If there are fewer heads of keys than of queries, neighbouring query heads share one.
+    ``scale`` is one over the root of the width unless given. ``causal`` lets query i see the keys
+    up to i. Where a query may see nothing its result is zero. If there are fewer heads of keys
+    than of queries, neighbouring query heads share one.
 
-    Shapes:  q: (*batch, heads, s, d), k: (*batch, shared heads, t, d), v: (*batch, shared heads, t, e) [, mask, which
-             broadcasts to (*batch, heads, s, t): true where a query may see a key, or floats that are added]
-             -> (*batch, heads, s, e). The heads may be missing.
+    Shapes:  q: (*batch, heads, s, d), k: (*batch, shared heads, t, d), v: (*batch, shared heads,
+             t, e) [, mask, which broadcasts to (*batch, heads, s, t): true where a query may see a
+             key, or floats that are added] -> (*batch, heads, s, e). The heads may be missing.
     Dtypes:  any float, all the same; the mask may be bool.
     Errors:  E0101, E0102, E0103, E0105, E0106, E0107; E0108 if the numbers of heads do not divide.
     """
@@ -96,7 +97,11 @@ class Attention(Op):
         if self.causal:
             scores = np.where(np.tri(q.shape[-2], k.shape[-2], dtype=bool), scores, -np.inf)
         for mask in arrays[3:]:
-            scores = np.where(mask, scores, -np.inf) if mask.dtype == bool else scores + mask.astype(scores.dtype)
+            scores = (
+                np.where(mask, scores, -np.inf)
+                if mask.dtype == bool
+                else scores + mask.astype(scores.dtype)
+            )
         largest = scores.max(-1, keepdims=True, initial=-np.inf)
         e = np.exp(scores - np.where(largest == -np.inf, 0, largest))
         total = e.sum(-1, keepdims=True)
@@ -134,7 +139,9 @@ class Attention(Op):
             scores = Where()(seen, scores, never)
         for mask in masks:
             aligned = heads.split_mask(mask)
-            scores = Where()(aligned, scores, never) if mask.dtype == boolean else Add()(scores, aligned)
+            scores = (
+                Where()(aligned, scores, never) if mask.dtype == boolean else Add()(scores, aligned)
+            )
         weights = Softmax()(scores)
         if not masks:
             return weights
@@ -148,7 +155,12 @@ class Attention(Op):
         q, k, v, *masks = args
         heads = self._heads(q, k)
         weights = self._weights(heads, q, k, masks)
-        queries, keys, values, dy = heads.split(q), heads.shared(k), heads.shared(v), heads.split(douts[0])
+        queries, keys, values, dy = (
+            heads.split(q),
+            heads.shared(k),
+            heads.shared(v),
+            heads.split(douts[0]),
+        )
         dv = unbroadcast(Matmul()(transposed(weights), dy), values.shape)
         dweights = Matmul()(dy, transposed(values))
         dot = Sum((-1,), keepdims=True)(Mul()(dweights, weights))
@@ -167,7 +179,10 @@ class Attention(Op):
         yield cls(), (q, k, example(f32, "n", 2, 5, 3))
         yield cls(causal=True), (q, k, k)
         yield cls(scale=0.3), (q, k, k, example(boolean, 3, 5))
-        yield cls(), (example(f32, 3, 4), example(f32, 5, 4), example(f32, 5, 2), example(f32, 3, 5))
+        yield (
+            cls(),
+            (example(f32, 3, 4), example(f32, 5, 4), example(f32, 5, 2), example(f32, 3, 5)),
+        )
         shared = example(f32, 1, 2, 5, 4)
         yield cls(causal=True), (example(f32, 1, 6, 5, 4), shared, shared)
         yield cls(), (example(f32, 1, 4, 3, 4), shared, shared, example(f32, 1, 4, 3, 5))
@@ -176,7 +191,9 @@ class Attention(Op):
 
 @dataclass(frozen=True, slots=True)
 class _Heads:
-    """How tensors are viewed where ``repeats`` heads of queries share one of keys: an axis of its own for those."""
+    """How tensors are viewed where ``repeats`` heads of queries share one of keys: an axis of its
+    own for those.
+    """
 
     repeats: int
 

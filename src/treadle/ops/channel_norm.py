@@ -27,7 +27,8 @@ from treadle.ops._shapes import (
     product,
     wide,
 )
-from treadle.ops._window import check_groups, plus, summed
+from treadle.ops._sums import summed
+from treadle.ops._window import check_groups, plus
 from treadle.ops.binary import Add, Mul, Sub
 from treadle.ops.broadcast import Sum
 from treadle.ops.elementwise import Rsqrt, Square
@@ -84,7 +85,9 @@ class BatchNorm(Op):
         x, weight, bias, mean, var = map(summed, arrays)
         shape = _by_channel(x)
         scale = weight / np.sqrt(var + np.asarray(self.eps, x.dtype))
-        return ((x - mean.reshape(shape)) * scale.reshape(shape) + bias.reshape(shape)).astype(arrays[0].dtype)
+        return ((x - mean.reshape(shape)) * scale.reshape(shape) + bias.reshape(shape)).astype(
+            arrays[0].dtype
+        )
 
     def lower(self, *types: TensorType) -> TensorFunction:
         """A factor and a summand for each channel, then one product and sum for each element."""
@@ -95,7 +98,9 @@ class BatchNorm(Op):
         dtype = wide(x.dtype)
         scale = b.temp(weight.shape, dtype, "scale")
         shift = b.temp(weight.shape, dtype, "shift")
-        b.compute(scale, lambda c: cast(weight[c], dtype) * apply("rsqrt", cast(var[c], dtype) + self.eps))
+        b.compute(
+            scale, lambda c: cast(weight[c], dtype) * apply("rsqrt", cast(var[c], dtype) + self.eps)
+        )
         b.compute(shift, lambda c: cast(bias[c], dtype) - cast(mean[c], dtype) * scale[c])
         b.compute(out, lambda *i: cast(cast(x[i], dtype) * scale[i[1]] + shift[i[1]], out.dtype))
         return b.build()
@@ -121,13 +126,24 @@ class BatchNorm(Op):
         """Images, and rows without spatial axes."""
         for dtype, dims in ((f32, ("n", 3, 4, 5)), (f32, (5, 7)), (f16, (2, 3, 5))):
             channel = example(dtype, dims[1])
-            yield cls(), (example(dtype, *dims), channel, channel, channel, example(dtype, dims[1], low=0.5, high=2))
+            yield (
+                cls(),
+                (
+                    example(dtype, *dims),
+                    channel,
+                    channel,
+                    channel,
+                    example(dtype, dims[1], low=0.5, high=2),
+                ),
+            )
 
 
 def _lower_groups(
     op: Op, types: tuple[TensorType, ...], rows: tuple[Expr, ...], inner: Expr | None, eps: float
 ) -> TensorFunction:
-    """Normalize every row: a group of ``inner`` channels of an element of the batch, or with ``None`` one channel."""
+    """Normalize every row: a group of ``inner`` channels of an element of the batch, or with
+    ``None`` one channel.
+    """
     b = LoopBuilder(op.op_name())
     x, *rest = (b.input(t, name) for t, name in zip(types, ("X", "weight", "bias"), strict=False))
     out = b.output(x.shape, x.dtype)
@@ -146,14 +162,20 @@ def _lower_groups(
         parameters = [p[i[1]] for p in rest]
         normal = (cast(x[i], dtype) - found.mean[row]) * found.scale[row]
         weight = parameters[0] if parameters else None
-        return cast(affine(normal, weight, parameters[1] if len(parameters) > 1 else None), out.dtype)
+        return cast(
+            affine(normal, weight, parameters[1] if len(parameters) > 1 else None), out.dtype
+        )
 
     b.compute(out, value)
     return b.build()
 
 
 def _group_gradients(
-    args: tuple[Traced, ...], dy: Traced, eps: float, axes: tuple[int, ...], split: Callable[[Traced], Traced]
+    args: tuple[Traced, ...],
+    dy: Traced,
+    eps: float,
+    axes: tuple[int, ...],
+    split: Callable[[Traced], Traced],
 ) -> tuple[Traced | None, ...]:
     """The gradients of a normalization over ``axes`` of what ``split`` makes of the operand."""
     x, *rest = args
@@ -168,7 +190,8 @@ def _group_gradients(
 
 @dataclass(frozen=True)
 class GroupNorm(Op):
-    """Normalize groups of neighbouring channels of each element of the batch to mean 0 and deviation 1.
+    """Normalize groups of neighbouring channels of each element of the batch to mean 0 and
+    deviation 1.
 
     Shapes:  x: (n, c, *any) [, weight: (c,) [, bias: (c,)]] -> that of x.
     Dtypes:  any float, all the same. Computed in f32 for 16-bit floats.
@@ -195,7 +218,9 @@ class GroupNorm(Op):
         """The mean and the mean of squared deviations of each group, then every element."""
         n, c = types[0].dims[:2]
         inner = dim(c // self.groups)
-        return _lower_groups(self, types, (n, as_expr(self.groups)), None if is_one(inner) else inner, self.eps)
+        return _lower_groups(
+            self, types, (n, as_expr(self.groups)), None if is_one(inner) else inner, self.eps
+        )
 
     def vjp(
         self, args: tuple[Traced, ...], outs: tuple[Traced, ...], douts: tuple[Traced, ...]
@@ -258,7 +283,8 @@ class InstanceNorm(Op):
 
 @dataclass(frozen=True)
 class Lrn(Op):
-    """Divide by a power of the sum of squares over ``size`` neighbouring channels: ``x / (bias + alpha / size Σ x²)^beta``.
+    """Divide by a power of the sum of squares over ``size`` neighbouring channels: ``x / (bias +
+    alpha / size Σ x²)^beta``.
 
     Of an even number of neighbours one more lies behind than before.
 
@@ -287,7 +313,9 @@ class Lrn(Op):
         total = np.zeros_like(x)
         for c in range(x.shape[1]):
             total[:, c] = (x[:, max(0, c - before) : c - before + self.size] ** 2).sum(1)
-        return (x / (self.bias + self.alpha / self.size * total) ** self.beta).astype(arrays[0].dtype)
+        return (x / (self.bias + self.alpha / self.size * total) ** self.beta).astype(
+            arrays[0].dtype
+        )
 
     def decompose(self, *args: Traced) -> Traced:
         """A pool over the channels and a power."""
@@ -299,11 +327,14 @@ class Lrn(Op):
         return Add()(Mul()(summands, number(x, self.alpha / self.size)), number(x, self.bias))
 
     def _neighbours(self, x: Traced, reverse: bool) -> Traced:
-        """The sum over the neighbours of each channel; with ``reverse`` over those whose neighbour it is."""
+        """The sum over the neighbours of each channel; with ``reverse`` over those whose neighbour
+        it is.
+        """
         before = (self.size - 1) // 2
-        pads = (before, self.size - 1 - before)
+        after = self.size - 1 - before
+        pads = (after, before) if reverse else (before, after)
         image = (x.shape[0], as_expr(1), x.shape[1], product(x.shape[2:]))
-        pool = AvgPool((self.size, 1), (1, 1), (pads[::-1] if reverse else pads, (0, 0)), divisor=1)
+        pool = AvgPool((self.size, 1), (1, 1), (pads, (0, 0)), divisor=1)
         return reshaped(pool(reshaped(x, image)), x.shape)
 
     def vjp(
@@ -313,7 +344,9 @@ class Lrn(Op):
         (x,), (dy,) = args, douts
         base = self._base(x)
         shared = Mul()(dy, Pow()(base, number(x, -self.beta)))
-        spread = self._neighbours(Mul()(x, Mul()(dy, Pow()(base, number(x, -self.beta - 1)))), reverse=True)
+        spread = self._neighbours(
+            Mul()(x, Mul()(dy, Pow()(base, number(x, -self.beta - 1)))), reverse=True
+        )
         factor = number(x, 2 * self.alpha * self.beta / self.size)
         return (Sub()(shared, Mul()(factor, Mul()(x, spread))),)
 

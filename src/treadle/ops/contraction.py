@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from treadle.expr.dtype import DType, bf16, f16, f32, i32, i64
+from treadle.expr.dtype import bf16, f16, f32, i32, i64
 from treadle.expr.scalar import Expr, Var, as_expr, cast
 from treadle.ir.graph_builder import Traced
 from treadle.ir.loop_builder import LoopBuilder
 from treadle.ir.op import Op, Samples, example
-from treadle.ir.tensor import Buffer, TensorFunction
+from treadle.ir.tensor import TensorFunction
 from treadle.ir.types import TensorType
 from treadle.ops._compose import counted, transposed
 from treadle.ops._equation import Equation, Labels, distinct, parse_equation
@@ -24,33 +24,24 @@ from treadle.ops._shapes import (
     operands,
     product,
     tensor_type,
-    wide,
 )
+from treadle.ops._sums import accumulator, rounded, summed
 from treadle.ops.broadcast import expanded, unbroadcast
 from treadle.ops.compare import Equal, Where
 from treadle.ops.reshape import Reshape, reshaped
 from treadle.ops.shape import Permute
 
 
-def narrowed(b: LoopBuilder, total: Buffer, out: Buffer) -> None:
-    """Write to ``out`` what was accumulated in ``total``, unless they are the same buffer."""
-    if total is not out:
-        b.compute(out, lambda *i: cast(total[i], out.dtype))
-
-
-def accumulator_for(b: LoopBuilder, out: Buffer, dtype: DType) -> Buffer:
-    """Where sums for ``out`` are kept: ``out`` itself, or a wider copy where its own dtype would lose digits."""
-    return out if out.dtype == dtype else b.temp(out.shape, dtype, "total")
-
-
 @dataclass(frozen=True)
 class Matmul(Op):
     """The product of matrices in the last two axes, as ``numpy.matmul`` defines it.
 
-    Shapes:  a: (*batch, m, k), b: (*batch, k, n) -> (*batch, m, n), the batches broadcast. A vector stands for a row on
-             the left and for a column on the right; its axis is left out of the result.
+    Shapes:  a: (*batch, m, k), b: (*batch, k, n) -> (*batch, m, n), the batches broadcast. A
+             vector stands for a row on the left and for a column on the right; its axis is left
+             out of the result.
     Dtypes:  any numbers, both the same. f16 and bf16 are summed in f32.
-    Errors:  E0101, E0102, E0103; E0105 if the batches do not broadcast; E0106 if the inner dimensions differ; E0107.
+    Errors:  E0101, E0102, E0103; E0105 if the batches do not broadcast; E0106 if the inner
+             dimensions differ; E0107.
     """
 
     def infer(self, *types: TensorType) -> TensorType:
@@ -69,9 +60,7 @@ class Matmul(Op):
     def reference(self, *arrays: np.ndarray) -> np.ndarray:
         """See the class."""
         a, b = arrays
-        if a.dtype.itemsize == 2 and a.dtype.kind not in "iu":
-            return np.matmul(a.astype(np.float32), b.astype(np.float32)).astype(a.dtype)
-        return np.matmul(a, b)
+        return np.asarray(np.matmul(summed(a), summed(b)), a.dtype)
 
     def lower(self, *types: TensorType) -> TensorFunction:
         """A sum over k for every element of the result."""
@@ -79,7 +68,7 @@ class Matmul(Op):
         b = LoopBuilder(self.op_name())
         left, right = b.input(types[0], "A"), b.input(types[1], "B")
         out = b.output(result.dims, result.dtype)
-        total = accumulator_for(b, out, wide(result.dtype))
+        total = accumulator(b, out)
         rows, columns = min(left.ndim - 1, 1), min(right.ndim - 1, 1)
 
         def term(*indices: Var) -> Expr:
@@ -92,7 +81,7 @@ class Matmul(Op):
             return cast(x, total.dtype) * cast(y, total.dtype)
 
         b.reduce(total, (left.shape[-1],), term)
-        narrowed(b, total, out)
+        rounded(b, total, out)
         return b.build()
 
     def vjp(
@@ -140,12 +129,14 @@ class Matmul(Op):
 class Einsum(Op):
     """The sum of products that ``equation`` says, as ``numpy.einsum`` reads it.
 
-    Labels repeated in one operand take its diagonal; those that the result lacks are summed; ``...`` stands for the
-    axes that are not named, which broadcast. Without ``->`` the result has the ellipsis, then the labels that appear once.
+    Labels repeated in one operand take its diagonal; those that the result lacks are summed;
+    ``...`` stands for the axes that are not named, which broadcast. Without ``->`` the result has
+    the ellipsis, then the labels that appear once.
 
     Shapes:  as the equation says. A dimension of 1 broadcasts against the same label elsewhere.
     Dtypes:  any numbers, all the same. f16 and bf16 are summed in f32.
-    Errors:  E0101, E0102, E0103; E0105 if a label has two dimensions; E0108 for a malformed equation.
+    Errors:  E0101, E0102, E0103; E0105 if a label has two dimensions; E0108 for a malformed
+             equation.
     """
 
     equation: str
@@ -162,10 +153,8 @@ class Einsum(Op):
 
     def reference(self, *arrays: np.ndarray) -> np.ndarray:
         """See the class."""
-        dtype = arrays[0].dtype
-        narrow = dtype.itemsize == 2 and dtype.kind not in "iu"
-        found = np.einsum(self.equation, *(a.astype(np.float32) if narrow else a for a in arrays))
-        return np.asarray(found, dtype)
+        found = np.einsum(self.equation, *map(summed, arrays))
+        return np.asarray(found, arrays[0].dtype)
 
     def lower(self, *types: TensorType) -> TensorFunction | None:
         """One sum of products of at most two elements, where that is what the equation says."""
@@ -177,26 +166,28 @@ class Einsum(Op):
         b = LoopBuilder(self.op_name())
         inputs = [b.input(t) for t in types]
         out = b.output(result.dims, result.dtype)
-        summed = tuple(x for x in equation.labels if x not in equation.result)
-        total = accumulator_for(b, out, wide(result.dtype)) if summed else out
+        over = tuple(x for x in equation.labels if x not in equation.result)
+        total = accumulator(b, out) if over else out
 
         def term(*indices: Var) -> Expr:
-            at = dict(zip((*equation.result, *summed), indices, strict=True))
+            at = dict(zip((*equation.result, *over), indices, strict=True))
             factors = [
                 cast(element(x, [at[label] for label in labels]), total.dtype)
                 for x, labels in zip(inputs, equation.terms, strict=True)
             ]
             return factors[0] if len(factors) == 1 else factors[0] * factors[1]
 
-        if summed:
-            b.reduce(total, tuple(dims[x] for x in summed), term)
+        if over:
+            b.reduce(total, tuple(dims[x] for x in over), term)
         else:
             b.compute(out, term)
-        narrowed(b, total, out)
+        rounded(b, total, out)
         return b.build()
 
     def decompose(self, *args: Traced) -> Traced | None:
-        """Operands are reduced to the labels that others need, then joined two at a time from the left."""
+        """Operands are reduced to the labels that others need, then joined two at a time from the
+        left.
+        """
         equation = self._parsed(tuple(a.type for a in args))
         if equation.is_direct:
             return None
@@ -217,7 +208,9 @@ class Einsum(Op):
     def vjp(
         self, args: tuple[Traced, ...], outs: tuple[Traced, ...], douts: tuple[Traced, ...]
     ) -> tuple[Traced | None, ...]:
-        """The gradient of an operand is the sum of products of the result's gradient and the other operands."""
+        """The gradient of an operand is the sum of products of the result's gradient and the other
+        operands.
+        """
         equation = self._parsed(tuple(a.type for a in args))
         return tuple(_operand_gradient(k, equation, args, douts[0]) for k in range(len(args)))
 
@@ -257,18 +250,22 @@ def _joined(values: list[Traced], terms: list[Labels], result: Labels) -> Traced
 
 
 def _operand_gradient(k: int, equation: Equation, args: tuple[Traced, ...], dy: Traced) -> Traced:
-    """The gradient of operand ``k``: found for its distinct labels, stretched over those that were only summed, and laid
-    on the diagonal of those that repeat."""
+    """The gradient of operand ``k``: found for its distinct labels, stretched over those that were
+    only summed, and laid on the diagonal of those that repeat."""
     x, labels = args[k], equation.terms[k]
     others = [i for i in range(len(args)) if i != k]
     sources = [equation.result, *(equation.terms[i] for i in others)]
     available = {label for source in sources for label in source}
     stretched = {label for label, size in zip(labels, x.shape, strict=True) if is_one(size)}
-    found = tuple(label for label in distinct(labels) if label in available and label not in stretched)
+    found = tuple(
+        label for label in distinct(labels) if label in available and label not in stretched
+    )
     gradient = _joined([dy, *(args[i] for i in others)], sources, found)
-    # One axis for each of the operand's: the first of a label carries the gradient, the others are stretched.
+    # One axis for each of the operand's: the first of a label carries the gradient, others stretch.
     first = {label: labels.index(label) for label in found}
-    aligned = [x.shape[i] if first.get(label) == i else as_expr(1) for i, label in enumerate(labels)]
+    aligned = [
+        x.shape[i] if first.get(label) == i else as_expr(1) for i, label in enumerate(labels)
+    ]
     gradient = expanded(reshaped(gradient, aligned), x.shape)
     for i, label in enumerate(labels):
         start = labels.index(label)

@@ -6,7 +6,7 @@ from itertools import product as points
 
 import numpy as np
 
-from treadle.expr.dtype import DType, bf16, f16, f32
+from treadle.expr.dtype import bf16, f16, f32
 from treadle.expr.scalar import Expr, Var, as_expr, cast, eq, int_value
 from treadle.ir.graph_builder import Traced
 from treadle.ir.loop_builder import LoopBuilder, guarded
@@ -22,12 +22,12 @@ from treadle.ops._shapes import (
     check_same_dtype,
     dim,
     is_one,
-    one,
     operands,
     product,
     tensor_type,
     wide,
 )
+from treadle.ops._sums import accumulator, summed
 from treadle.ops._window import (
     Dims,
     Pads,
@@ -39,8 +39,6 @@ from treadle.ops._window import (
     inside,
     plus,
     scaled,
-    summed,
-    unraveled,
     window_counts,
     windows,
 )
@@ -52,7 +50,9 @@ from treadle.ops.shape import Permute
 
 @dataclass(frozen=True, slots=True)
 class _Contraction:
-    """The loops of a convolution: Y[n, o, p…] = Σ over c, k… of X[n, c, p·stride + k·dilation…] · W(o, c, k…)."""
+    """The loops of a convolution: Y[n, o, p…] = Σ over c, k… of X[n, c, p·stride + k·dilation…] ·
+    W(o, c, k…).
+    """
 
     groups: int
     outs: Expr  # channels of the result in a group
@@ -63,16 +63,26 @@ class _Contraction:
     dilation: tuple[int, ...]
 
     def emit(self, b: LoopBuilder, total: Buffer, x: Buffer, weight: Callable[..., Expr]) -> None:
-        """Add the reduction. ``weight`` takes group, channel within, input channel within and the taps.
+        """Add the reduction. ``weight`` takes group, channel within, input channel within and the
+        taps.
 
-        Axes of one element are left out, so that a depthwise convolution has no loops over channels but one.
+        Axes of one element are left out, so that a depthwise convolution has no loops over
+        channels but one.
         """
         grouped = self.groups > 1
         has_out = not (grouped and is_one(self.outs))
         taps = [not is_one(k) for k in self.kernel]
         has_in = not is_one(self.ins) or not any(taps)
-        spatial = (x.shape[0], *([as_expr(self.groups)] * grouped), *([self.outs] * has_out), *self.counts)
-        reduced = (*([self.ins] * has_in), *(k for k, kept in zip(self.kernel, taps, strict=True) if kept))
+        spatial = (
+            x.shape[0],
+            *([as_expr(self.groups)] * grouped),
+            *([self.outs] * has_out),
+            *self.counts,
+        )
+        reduced = (
+            *([self.ins] * has_in),
+            *(k for k, kept in zip(self.kernel, taps, strict=True) if kept),
+        )
 
         def channel(g: Expr, o: Expr) -> Expr:
             return plus(g * self.outs if has_out else g, o) if grouped else o
@@ -101,8 +111,8 @@ class _Contraction:
 
 
 def _accumulator(b: LoopBuilder, out: Buffer, bias: Buffer | None) -> Buffer:
-    dtype = wide(out.dtype)
-    return out if bias is None and dtype == out.dtype else b.temp(out.shape, dtype, "total")
+    """Where sums are kept: apart from the result if a bias is still to come."""
+    return accumulator(b, out) if bias is None else b.temp(out.shape, wide(out.dtype), "total")
 
 
 def _finish(b: LoopBuilder, total: Buffer, out: Buffer, bias: Buffer | None) -> TensorFunction:
@@ -117,7 +127,9 @@ def _finish(b: LoopBuilder, total: Buffer, out: Buffer, bias: Buffer | None) -> 
     return b.build()
 
 
-def _check_operands(op: Op, types: tuple[TensorType, ...]) -> tuple[TensorType, TensorType, TensorType | None]:
+def _check_operands(
+    op: Op, types: tuple[TensorType, ...]
+) -> tuple[TensorType, TensorType, TensorType | None]:
     x, w, *rest = operands(op, types, 2, 3)
     check_dtype(op, check_same_dtype(op, types), "number")
     check_rank(op, x, 3, what="the operand")
@@ -135,10 +147,12 @@ def _with_bias(y: np.ndarray, bias: Sequence[np.ndarray], dtype: np.dtype) -> np
 
 @dataclass(frozen=True)
 class Conv(Op):
-    """Slide a kernel over the spatial axes and sum products (cross-correlation, as the field calls convolution).
+    """Slide a kernel over the spatial axes and sum products (cross-correlation, as the field calls
+    convolution).
 
-    Shapes:  x: (n, c, *size), weight: (o, c / groups, *kernel) [, bias: (o,)] -> (n, o, *count), where along each axis
-             count = (size + before + after - dilation (kernel - 1) - 1) // stride + 1.
+    Shapes:  x: (n, c, *size), weight: (o, c / groups, *kernel) [, bias: (o,)] -> (n, o, *count),
+             where along each axis count = (size + before + after - dilation (kernel - 1) - 1) //
+             stride + 1.
     Dtypes:  any numbers, all the same. f16 and bf16 are summed in f32.
     Errors:  E0101, E0102, E0103, E0107; E0106 if channels do not fit; E0108 for fields that do not.
     """
@@ -157,7 +171,9 @@ class Conv(Op):
         check_groups(self, self.groups, x.dims[1], w.dims[0])
         check_same_dim(self, x.dims[1], w.dims[1] * self.groups, "channels of operand and weight")
         if bias is not None:
-            check_same_dim(self, bias.dims[0], w.dims[0], "the bias and the weight's first dimension")
+            check_same_dim(
+                self, bias.dims[0], w.dims[0], "the bias and the weight's first dimension"
+            )
         counts = self._counts(x.dims[2:], w.dims[2:])
         check_counts(self, counts)
         return tensor_type((x.dims[0], w.dims[0], *counts), x.dtype)
@@ -193,7 +209,9 @@ class Conv(Op):
         x, w, *rest = (b.input(t, name) for t, name in zip(types, ("X", "W", "bias"), strict=False))
         bias = rest[0] if rest else None
         out = b.output(result.dims, result.dtype)
-        sizes = [plus(n, as_expr(p[0] + p[1])) for n, p in zip(x.shape[2:], self.padding, strict=True)]
+        sizes = [
+            plus(n, as_expr(p[0] + p[1])) for n, p in zip(x.shape[2:], self.padding, strict=True)
+        ]
         padded = bordered(b, x, [p[0] for p in self.padding], sizes, 0)
         total = _accumulator(b, out, bias)
         outs = dim(w.shape[0] // self.groups)
@@ -211,7 +229,9 @@ class Conv(Op):
     def vjp(
         self, args: tuple[Traced, ...], outs: tuple[Traced, ...], douts: tuple[Traced, ...]
     ) -> tuple[Traced | None, ...]:
-        """A transposed convolution for the operand, a convolution of operand and gradient for the weight."""
+        """A transposed convolution for the operand, a convolution of operand and gradient for the
+        weight.
+        """
         x, w, *bias = args
         (dy,) = douts
         dx = _transpose_to(x.shape, dy, w, self)
@@ -222,31 +242,48 @@ class Conv(Op):
     def samples(cls) -> Samples:
         """One to three dimensions; strides, dilations, groups, depthwise, padding on one side."""
         none, same = (0, 0), (1, 1)
-        yield cls((1, 1), (none, none), (1, 1)), (example(f32, "n", 3, 5, 6), example(f32, 4, 3, 2, 3))
+        yield (
+            cls((1, 1), (none, none), (1, 1)),
+            (example(f32, "n", 3, 5, 6), example(f32, 4, 3, 2, 3)),
+        )
         yield (
             cls((2, 1), (same, (0, 1)), (1, 2)),
             (example(f32, 2, 3, 7, 6), example(f32, 5, 3, 3, 2), example(f32, 5)),
         )
         yield cls((2,), (same,), (1,)), (example(f32, "n", 2, 7), example(f32, 3, 2, 3))
-        yield cls((1, 1), (none, none), (1, 1)), (example(f32, 1, 3, 4, 4), example(f32, 2, 3, 1, 1))
-        yield cls((1, 1), (same, same), (1, 1), 2), (example(f32, 2, 4, 4, 3), example(f32, 6, 2, 3, 3))
+        yield (
+            cls((1, 1), (none, none), (1, 1)),
+            (example(f32, 1, 3, 4, 4), example(f32, 2, 3, 1, 1)),
+        )
+        yield (
+            cls((1, 1), (same, same), (1, 1), 2),
+            (example(f32, 2, 4, 4, 3), example(f32, 6, 2, 3, 3)),
+        )
         yield (
             cls((2, 2), (same, same), (1, 1), 3),
             (example(f32, "n", 3, 5, 4), example(f32, 3, 1, 3, 3), example(f32, 3)),
         )
         yield cls((1,), (none,), (1,), 2), (example(f32, 1, 2, 5), example(f32, 4, 1, 2))
-        yield cls((1, 2, 1), (same, none, same), (1, 1, 1)), (example(f32, 1, 2, 3, 4, 2), example(f32, 2, 2, 2, 3, 3))
+        yield (
+            cls((1, 2, 1), (same, none, same), (1, 1, 1)),
+            (example(f32, 1, 2, 3, 4, 2), example(f32, 2, 2, 2, 3, 3)),
+        )
         yield cls((1,), (none,), (1,)), (example(f32, 0, 2, 5), example(f32, 3, 2, 2))
-        yield cls((1,), (same,), (1,)), (example(f16, 1, 5, 5), example(f16, 3, 5, 3), example(f16, 3))
+        yield (
+            cls((1,), (same,), (1,)),
+            (example(f16, 1, 5, 5), example(f16, 3, 5, 3), example(f16, 3)),
+        )
         yield cls((1,), (same,), (1,)), (example(bf16, 1, 5, 5), example(bf16, 3, 5, 3))
 
 
 @dataclass(frozen=True)
 class ConvTranspose(Op):
-    """The gradient of a convolution as an operation: every element adds a kernel's worth to the result.
+    """The gradient of a convolution as an operation: every element adds a kernel's worth to the
+    result.
 
-    Shapes:  x: (n, c, *size), weight: (c, o / groups, *kernel) [, bias: (o,)] -> (n, o, *count), where along each axis
-             count = (size - 1) stride - before - after + dilation (kernel - 1) + 1 + output_padding.
+    Shapes:  x: (n, c, *size), weight: (c, o / groups, *kernel) [, bias: (o,)] -> (n, o, *count),
+             where along each axis count = (size - 1) stride - before - after + dilation (kernel -
+             1) + 1 + output_padding.
     Dtypes:  any numbers, all the same. f16 and bf16 are summed in f32.
     Errors:  E0101, E0102, E0103, E0107; E0106 if channels do not fit; E0108 for fields that do not.
     """
@@ -261,7 +298,11 @@ class ConvTranspose(Op):
         """See the class."""
         x, w, bias = _check_operands(self, types)
         check_windows(self, x.ndim - 2, self.stride, self.padding, self.dilation)
-        check_field(self, len(self.output_padding) == x.ndim - 2, f"output_padding must have {x.ndim - 2} values")
+        check_field(
+            self,
+            len(self.output_padding) == x.ndim - 2,
+            f"output_padding must have {x.ndim - 2} values",
+        )
         if any(t.shape is None for t in types):
             return TensorType(None, x.ndim, x.dtype)
         check_groups(self, self.groups, x.dims[1])
@@ -269,7 +310,9 @@ class ConvTranspose(Op):
         channels = dim(w.dims[1] * self.groups)
         if bias is not None:
             check_same_dim(self, bias.dims[0], channels, "the bias and the channels of the result")
-        counts = _transposed_counts(x.dims[2:], w.dims[2:], self.stride, self.padding, self.dilation, self.output_padding)
+        counts = _transposed_counts(
+            x.dims[2:], w.dims[2:], self.stride, self.padding, self.dilation, self.output_padding
+        )
         check_counts(self, counts)
         return tensor_type((x.dims[0], channels, *counts), x.dtype)
 
@@ -287,22 +330,33 @@ class ConvTranspose(Op):
         for g in range(self.groups):
             for tap in points(*map(range, kernel)):
                 term = np.tensordot(
-                    values[:, g * ins : (g + 1) * ins], weight[(slice(g * ins, (g + 1) * ins), slice(None), *tap)], (1, 0)
+                    values[:, g * ins : (g + 1) * ins],
+                    weight[(slice(g * ins, (g + 1) * ins), slice(None), *tap)],
+                    (1, 0),
                 )
                 places = tuple(
-                    slice(t * d, t * d + (n - 1) * s + 1, s) for t, (n, _, s, _, d) in zip(tap, axes, strict=True)
+                    slice(t * d, t * d + (n - 1) * s + 1, s)
+                    for t, (n, _, s, _, d) in zip(tap, axes, strict=True)
                 )
-                y[(slice(None), slice(g * outs, (g + 1) * outs), *places)] += np.moveaxis(term, -1, 1)
-        kept = tuple(slice(p[0], n + e - p[1]) for n, e, p in zip(full, extra, self.padding, strict=True))
+                y[(slice(None), slice(g * outs, (g + 1) * outs), *places)] += np.moveaxis(
+                    term, -1, 1
+                )
+        kept = tuple(
+            slice(p[0], n + e - p[1]) for n, e, p in zip(full, extra, self.padding, strict=True)
+        )
         return _with_bias(y[(slice(None), slice(None), *kept)], bias, x.dtype)
 
     def _extra_of(self, shape: tuple[int, ...]) -> list[int]:
         known = [int_value(e) for e in self.output_padding]
-        check_field(self, None not in known, f"output_padding is not known for an operand of {shape}")
+        check_field(
+            self, None not in known, f"output_padding is not known for an operand of {shape}"
+        )
         return [e or 0 for e in known]
 
     def lower(self, *types: TensorType) -> TensorFunction:
-        """A copy with zeros between and around the elements, then a plain convolution by the flipped kernel."""
+        """A copy with zeros between and around the elements, then a plain convolution by the
+        flipped kernel.
+        """
         result = self.infer(*types)
         b = LoopBuilder(self.op_name())
         x, w, *rest = (b.input(t, name) for t, name in zip(types, ("X", "W", "bias"), strict=False))
@@ -312,11 +366,15 @@ class ConvTranspose(Op):
         total = _accumulator(b, out, bias)
         ins = dim(w.shape[0] // self.groups)
         unit = (1,) * len(self.stride)
-        loops = _Contraction(self.groups, w.shape[1], ins, result.dims[2:], w.shape[2:], unit, self.dilation)
+        loops = _Contraction(
+            self.groups, w.shape[1], ins, result.dims[2:], w.shape[2:], unit, self.dilation
+        )
 
         def weight(g: Expr, o: Expr, c: Expr, k: list[Expr]) -> Expr:
             channel = c if self.groups == 1 else g if is_one(ins) else plus(g * ins, c)
-            flipped = (ZERO if is_one(n) else n - 1 - j for n, j in zip(w.shape[2:], k, strict=True))
+            flipped = (
+                ZERO if is_one(n) else n - 1 - j for n, j in zip(w.shape[2:], k, strict=True)
+            )
             return w[(channel, o, *flipped)]
 
         loops.emit(b, total, stuffed, weight)
@@ -326,7 +384,11 @@ class ConvTranspose(Op):
         reach = [dim((k - 1) * d) for k, d in zip(kernel, self.dilation, strict=True)]
         begins = [dim(r - p[0]) for r, p in zip(reach, self.padding, strict=True)]
         sizes = [dim(c + r) for c, r in zip(counts, reach, strict=True)]
-        if all(s == 1 for s in self.stride) and all(int_value(i) == 0 for i in begins) and tuple(sizes) == x.shape[2:]:
+        if (
+            all(s == 1 for s in self.stride)
+            and all(int_value(i) == 0 for i in begins)
+            and tuple(sizes) == x.shape[2:]
+        ):
             return x
 
         def value(n: Var, c: Var, *p: Var) -> Expr:
@@ -358,17 +420,32 @@ class ConvTranspose(Op):
     def samples(cls) -> Samples:
         """One to three dimensions; strides, dilations, groups, output padding."""
         none, same = (0, 0), (1, 1)
-        yield cls((2, 2), (none, none), (0, 0), (1, 1)), (example(f32, "n", 3, 3, 2), example(f32, 3, 4, 2, 2))
+        yield (
+            cls((2, 2), (none, none), (0, 0), (1, 1)),
+            (example(f32, "n", 3, 3, 2), example(f32, 3, 4, 2, 2)),
+        )
         yield (
             cls((2, 3), (same, (0, 1)), (1, 0), (1, 2)),
             (example(f32, 2, 3, 3, 4), example(f32, 3, 2, 3, 2), example(f32, 2)),
         )
         yield cls((1,), (same,), (0,), (1,)), (example(f32, "n", 2, 5), example(f32, 2, 3, 3))
-        yield cls((2, 1), (same, same), (1, 0), (1, 1), 2), (example(f32, 1, 4, 3, 3), example(f32, 4, 3, 3, 3))
+        yield (
+            cls((2, 1), (same, same), (1, 0), (1, 1), 2),
+            (example(f32, 1, 4, 3, 3), example(f32, 4, 3, 3, 3)),
+        )
         yield cls((2,), (none,), (1,), (1,), 3), (example(f32, 1, 3, 4), example(f32, 3, 1, 3))
-        yield cls((1, 1), (none, none), (0, 0), (1, 1)), (example(f32, 1, 3, 2, 2), example(f32, 3, 2, 1, 1))
-        yield cls((1, 2, 1), (none, same, none), (0, 0, 0), (1, 1, 1)), (example(f32, 1, 2, 2, 3, 2), example(f32, 2, 2, 2, 3, 1))
-        yield cls((2,), (none,), (0,), (1,)), (example(f16, 1, 5, 4), example(f16, 5, 2, 2), example(f16, 2))
+        yield (
+            cls((1, 1), (none, none), (0, 0), (1, 1)),
+            (example(f32, 1, 3, 2, 2), example(f32, 3, 2, 1, 1)),
+        )
+        yield (
+            cls((1, 2, 1), (none, same, none), (0, 0, 0), (1, 1, 1)),
+            (example(f32, 1, 2, 2, 3, 2), example(f32, 2, 2, 2, 3, 1)),
+        )
+        yield (
+            cls((2,), (none,), (0,), (1,)),
+            (example(f16, 1, 5, 4), example(f16, 5, 2, 2), example(f16, 2)),
+        )
 
 
 def _transposed_counts(
@@ -380,21 +457,32 @@ def _transposed_counts(
     extra: Sequence[Expr | int],
 ) -> Dims:
     axes = zip(size, kernel, stride, padding, dilation, extra, strict=True)
-    return tuple(dim((n - 1) * s + (k - 1) * d + (1 - p[0] - p[1]) + e) for n, k, s, p, d, e in axes)
+    return tuple(
+        dim((n - 1) * s + (k - 1) * d + (1 - p[0] - p[1]) + e) for n, k, s, p, d, e in axes
+    )
 
 
 def _transpose_to(shape: Dims, dy: Traced, w: Traced, op: Conv) -> Traced:
     """The transposed convolution of ``dy`` whose result has the spatial dimensions of ``shape``."""
-    bare = _transposed_counts(dy.shape[2:], w.shape[2:], op.stride, op.padding, op.dilation, (0,) * len(op.stride))
+    bare = _transposed_counts(
+        dy.shape[2:], w.shape[2:], op.stride, op.padding, op.dilation, (0,) * len(op.stride)
+    )
     extra = tuple(difference(want, have) for want, have in zip(shape[2:], bare, strict=True))
     plain = tuple(e if (k := int_value(e)) is None else k for e in extra)
     return ConvTranspose(op.stride, op.padding, plain, op.dilation, op.groups)(dy, w)
 
 
 def spread_windows(
-    dy: Traced, shape: Dims, kernel: tuple[int, ...], stride: tuple[int, ...], padding: Pads, dilation: tuple[int, ...]
+    dy: Traced,
+    shape: Dims,
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: Pads,
+    dilation: tuple[int, ...],
 ) -> Traced:
-    """For every element of a tensor of ``shape``, the sum of ``dy`` over the windows that hold it."""
+    """For every element of a tensor of ``shape``, the sum of ``dy`` over the windows that hold
+    it.
+    """
     unit, rows = as_expr(1), product(shape[:2])
     ones = dy.builder.emit(Full((unit, unit, *map(as_expr, kernel)), 1, dy.dtype))
     # Channels are rows of their own: no need for as many groups.
@@ -404,7 +492,9 @@ def spread_windows(
 
 
 def _weight_gradient(x: Traced, dy: Traced, shape: Dims, op: Conv) -> Traced:
-    """The gradient of the weight: the operand convolved by the result's gradient, batch and channels exchanged."""
+    """The gradient of the weight: the operand convolved by the result's gradient, batch and
+    channels exchanged.
+    """
     groups = op.groups
     rest = tuple(range(2, x.ndim))
     swap = Permute((1, 0, *rest))
@@ -412,7 +502,7 @@ def _weight_gradient(x: Traced, dy: Traced, shape: Dims, op: Conv) -> Traced:
         batched = swap(x)
     else:
         inner = dim(x.shape[1] // groups)
-        parts = reshaped(x, (x.shape[0], groups, inner, *x.shape[2:]))
+        parts = reshaped(x, (x.shape[0], as_expr(groups), inner, *x.shape[2:]))
         turned = Permute((2, 1, 0, *(r + 1 for r in rest)))(parts)
         batched = reshaped(turned, (inner, dim(x.shape[0] * groups), *x.shape[2:]))
     # A step of the kernel is a step of the operand, so stride and dilation change places.
@@ -422,164 +512,3 @@ def _weight_gradient(x: Traced, dy: Traced, shape: Dims, op: Conv) -> Traced:
 
 def _channel_sum(dy: Traced) -> Traced:
     return Sum((0, *range(2, dy.ndim)))(dy)
-
-
-@dataclass(frozen=True)
-class Im2col(Op):
-    """The windows of a tensor as columns (PyTorch's unfold).
-
-    Shapes:  x: (n, c, *size) -> (n, c * kernel elements, windows).
-    Dtypes:  any.
-    Errors:  E0101, E0107; E0108 for fields that do not fit.
-    """
-
-    kernel: tuple[int, ...]
-    stride: tuple[int, ...]
-    padding: Pads
-    dilation: tuple[int, ...]
-
-    def infer(self, *types: TensorType) -> TensorType:
-        """See the class."""
-        x = one(self, types)
-        check_rank(self, x, 2 + len(self.kernel), 2 + len(self.kernel))
-        check_windows(self, len(self.kernel), self.stride, self.padding, self.dilation)
-        if x.shape is None:
-            return TensorType(None, 3, x.dtype)
-        counts = self._counts(x.dims[2:])
-        check_counts(self, counts)
-        return tensor_type((x.dims[0], product((x.dims[1], *self.kernel)), product(counts)), x.dtype)
-
-    def _counts(self, size: Sequence[Expr | int]) -> Dims:
-        return window_counts(size, self.kernel, self.stride, self.padding, self.dilation)
-
-    def reference(self, *arrays: np.ndarray) -> np.ndarray:
-        """See the class."""
-        (x,) = arrays
-        rank = len(self.kernel)
-        counts = [int_value(c) or 0 for c in self._counts(x.shape[2:])]
-        view = windows(x, self.kernel, self.stride, self.padding, self.dilation, counts)
-        order = (0, 1, *range(2 + rank, 2 + 2 * rank), *range(2, 2 + rank))
-        return view.transpose(order).reshape(x.shape[0], x.shape[1] * int(np.prod(self.kernel)), int(np.prod(counts)))
-
-    def lower(self, *types: TensorType) -> TensorFunction:
-        """One element at a time, zero in the padding."""
-        result = self.infer(*types)
-        b = LoopBuilder(self.op_name())
-        x = b.input(types[0], "X")
-        counts = self._counts(x.shape[2:])
-
-        def value(n: Var, row: Var, column: Var) -> Expr:
-            c, *taps = unraveled(row, (x.shape[1], *map(as_expr, self.kernel)))
-            starts = unraveled(column, counts)
-            conditions: list[Expr] = []
-            source: list[Expr] = []
-            for axis, (p, k) in enumerate(zip(starts, taps, strict=True)):
-                before, after = self.padding[axis]
-                index = plus(scaled(p, self.stride[axis]), scaled(k, self.dilation[axis]))
-                source.append(index - before if before else index)
-                conditions += inside(source[-1], x.shape[axis + 2], before > 0, after > 0)
-            element = x[(n, c, *source)]
-            return guarded(all_of(conditions), element, 0) if conditions else element
-
-        b.compute(b.output(result.dims, result.dtype), value)
-        return b.build()
-
-    def vjp(
-        self, args: tuple[Traced, ...], outs: tuple[Traced, ...], douts: tuple[Traced, ...]
-    ) -> tuple[Traced | None, ...]:
-        """The columns are added where they came from."""
-        size = tuple(d if (k := int_value(d)) is None else k for d in args[0].shape[2:])
-        return (Col2im(size, self.kernel, self.stride, self.padding, self.dilation)(douts[0]),)
-
-    @classmethod
-    def samples(cls) -> Samples:
-        """Overlapping and dilated windows."""
-        yield cls((2, 3), (1, 2), ((0, 0), (1, 1)), (1, 1)), (example(f32, "n", 2, 4, 5),)
-        yield cls((2,), (1,), ((1, 0),), (2,)), (example(f32, 2, 3, 5),)
-
-
-@dataclass(frozen=True)
-class Col2im(Op):
-    """Columns added where ``Im2col`` takes them from (PyTorch's fold).
-
-    Shapes:  x: (n, c * kernel elements, windows) -> (n, c, *size).
-    Dtypes:  any numbers.
-    Errors:  E0101, E0103, E0107; E0106 if the columns are not those of such a tensor; E0108 for fields that do not fit.
-    """
-
-    size: tuple[Expr | int, ...]
-    kernel: tuple[int, ...]
-    stride: tuple[int, ...]
-    padding: Pads
-    dilation: tuple[int, ...]
-
-    def infer(self, *types: TensorType) -> TensorType:
-        """See the class."""
-        x = one(self, types)
-        check_rank(self, x, 3, 3)
-        check_dtype(self, x.dtype, "number")
-        check_windows(self, len(self.kernel), self.stride, self.padding, self.dilation)
-        if x.shape is None:
-            return TensorType(None, 2 + len(self.kernel), x.dtype)
-        check_same_dim(self, x.dims[2], product(self._counts()), "the columns and the number of windows")
-        taps = product(self.kernel)
-        rows = int_value(x.dims[1])
-        check_field(self, rows is None or rows % (int_value(taps) or 1) == 0, f"{rows} rows do not hold kernels of {taps}")
-        return tensor_type((x.dims[0], dim(x.dims[1] // taps), *map(as_expr, self.size)), x.dtype)
-
-    def _counts(self) -> Dims:
-        return window_counts(self.size, self.kernel, self.stride, self.padding, self.dilation)
-
-    def reference(self, *arrays: np.ndarray) -> np.ndarray:
-        """See the class."""
-        (x,) = arrays
-        counts = [int_value(c) or 0 for c in self._counts()]
-        size = [int_value(d) or 0 for d in self.size]
-        values = summed(x).reshape(x.shape[0], -1, *self.kernel, *counts)
-        y = np.zeros((x.shape[0], values.shape[1], *(n + a + c for n, (a, c) in zip(size, self.padding, strict=True))), values.dtype)
-        for tap in points(*map(range, self.kernel)):
-            axes = zip(tap, self.dilation, counts, self.stride, strict=True)
-            places = tuple(slice(t * d, t * d + (c - 1) * s + 1, s) for t, d, c, s in axes)
-            y[(slice(None), slice(None), *places)] += values[(slice(None), slice(None), *tap)]
-        kept = tuple(slice(p[0], p[0] + n) for n, p in zip(size, self.padding, strict=True))
-        return y[(slice(None), slice(None), *kept)].astype(x.dtype)
-
-    def lower(self, *types: TensorType) -> TensorFunction:
-        """For every element of the result, the sum over the windows that cover it."""
-        result = self.infer(*types)
-        b = LoopBuilder(self.op_name())
-        x = b.input(types[0], "X")
-        out = b.output(result.dims, result.dtype)
-        counts = self._counts()
-        dtype: DType = wide(out.dtype)
-        total = out if dtype == out.dtype else b.temp(out.shape, dtype, "total")
-
-        def value(n: Var, c: Var, *rest: Var) -> Expr:
-            conditions: list[Expr] = []
-            row: Expr = c
-            column: Expr = ZERO
-            for axis, stride in enumerate(self.stride):
-                p, k = rest[axis], rest[axis + len(self.kernel)]
-                offset = p + self.padding[axis][0] - scaled(k, self.dilation[axis])
-                window = offset // stride
-                conditions += [eq(offset % stride, 0)] * (stride > 1) + inside(window, counts[axis])
-                row = row * self.kernel[axis] + k
-                column = column * counts[axis] + window
-            return guarded(all_of(conditions), cast(x[n, row, column], dtype), 0)
-
-        b.reduce(total, self.kernel, value)
-        if total is not out:
-            b.compute(out, lambda *i: cast(total[i], out.dtype))
-        return b.build()
-
-    def vjp(
-        self, args: tuple[Traced, ...], outs: tuple[Traced, ...], douts: tuple[Traced, ...]
-    ) -> tuple[Traced | None, ...]:
-        """The columns of the gradient."""
-        return (Im2col(self.kernel, self.stride, self.padding, self.dilation)(douts[0]),)
-
-    @classmethod
-    def samples(cls) -> Samples:
-        """Overlapping and dilated windows."""
-        yield cls((4, 5), (2, 3), (1, 2), ((0, 0), (1, 1)), (1, 1)), (example(f32, "n", 12, 9),)
-        yield cls((5,), (2,), (1,), ((1, 0),), (2,)), (example(f32, 2, 6, 4),)

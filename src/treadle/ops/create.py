@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from treadle.expr.bounds import Facts
 from treadle.expr.dtype import DType, boolean, f16, f32, f64, i32, i64
 from treadle.expr.scalar import (
     Const,
@@ -17,7 +18,9 @@ from treadle.expr.scalar import (
     const,
     int_value,
     maximum,
+    variables,
 )
+from treadle.expr.simplify import simplify
 from treadle.ir.loop_builder import LoopBuilder
 from treadle.ir.op import Op, Samples
 from treadle.ir.tensor import TensorFunction
@@ -108,7 +111,8 @@ class Arange(Op):
         check_field(self, step != 0, "the step must not be zero")
         start, stop = as_expr(self.start), as_expr(self.stop)
         span = stop - start if step > 0 else start - stop
-        return maximum(dim(ceildiv(dim(span), abs(step))), 0)
+        count = maximum(dim(ceildiv(dim(span), abs(step))), 0)
+        return simplify(count, Facts.of(v >= 0 for v in variables(count)))
 
     def reference(self, *arrays: np.ndarray) -> np.ndarray:
         """np.arange, computed in the dtype."""

@@ -22,7 +22,8 @@ from treadle.ops._shapes import (
     tensor_type,
     wide,
 )
-from treadle.ops._window import all_of, inside, summed
+from treadle.ops._sums import accumulator, rounded, summed
+from treadle.ops._window import all_of, choose, inside
 
 _TAPS = {"nearest": 1, "linear": 2, "cubic": 4}
 _CUBIC = -0.75
@@ -30,15 +31,17 @@ _CUBIC = -0.75
 
 @dataclass(frozen=True)
 class GridSample(Op):
-    """Sample an operand at places from -1 to 1 along each spatial axis (the last coordinate is that of the first axis).
+    """Sample an operand at places from -1 to 1 along each spatial axis (the last coordinate is
+    that of the first axis).
 
-    ``mode`` is "linear", "nearest" (half to even) or "cubic" (parameter -0.75); ``padding`` says what lies outside:
-    "zeros", the "border", or the "reflection" of the inside. With ``align_corners`` -1 and 1 are the centers of the
-    outermost elements, else their outer edges.
+    ``mode`` is "linear", "nearest" (half to even) or "cubic" (parameter -0.75); ``padding`` says
+    what lies outside: "zeros", the "border", or the "reflection" of the inside. With
+    ``align_corners`` -1 and 1 are the centers of the outermost elements, else their outer edges.
 
     Shapes:  x: (n, c, *size), grid: (n, *count, rank of size) -> (n, c, *count).
     Dtypes:  any float, both the same. Computed in f32 for 16-bit floats.
-    Errors:  E0101, E0102, E0103; E0106 if dimensions differ; E0107; E0108 for fields that do not fit.
+    Errors:  E0101, E0102, E0103; E0106 if dimensions differ; E0107; E0108 for fields that do not
+             fit.
     """
 
     mode: str = "linear"
@@ -55,18 +58,30 @@ class GridSample(Op):
         check_rank(self, grid, x.ndim, x.ndim, "the grid")
         check_field(self, self.mode in _TAPS, f"mode is '{self.mode}'", "linear, nearest or cubic")
         paddings = ("zeros", "border", "reflection")
-        check_field(self, self.padding in paddings, f"padding is '{self.padding}'", "zeros, border or reflection")
+        check_field(
+            self,
+            self.padding in paddings,
+            f"padding is '{self.padding}'",
+            "zeros, border or reflection",
+        )
         if x.shape is None or grid.shape is None:
             return TensorType(None, x.ndim, x.dtype)
         check_same_dim(self, x.dims[0], grid.dims[0], "the batches")
-        check_same_dim(self, grid.dims[-1], Const(x.ndim - 2, i64), "the grid's last dimension and the spatial rank")
+        check_same_dim(
+            self,
+            grid.dims[-1],
+            Const(x.ndim - 2, i64),
+            "the grid's last dimension and the spatial rank",
+        )
         return tensor_type((*x.dims[:2], *grid.dims[1:-1]), x.dtype)
 
     def reference(self, *arrays: np.ndarray) -> np.ndarray:
         """See the class."""
         x, grid = summed(arrays[0]), summed(arrays[1])
         rank = x.ndim - 2
-        taps = [self._taps_of(grid[..., rank - 1 - axis], x.shape[axis + 2]) for axis in range(rank)]
+        taps = [
+            self._taps_of(grid[..., rank - 1 - axis], x.shape[axis + 2]) for axis in range(rank)
+        ]
         y = np.zeros((x.shape[0], *grid.shape[1:-1], x.shape[1]), x.dtype)
         batch = np.arange(x.shape[0]).reshape(-1, *[1] * rank)
         for choice in points(range(_TAPS[self.mode]), repeat=rank):
@@ -94,7 +109,9 @@ class GridSample(Op):
         if self.mode == "cubic":
             indices = [self._folded(i, size) for i in indices]
         outside = [(i < 0) | (i > size - 1) for i in indices]
-        return [np.where(o, -1, i).astype(np.int64) for i, o in zip(indices, outside, strict=True)], weights
+        return [
+            np.where(o, -1, i).astype(np.int64) for i, o in zip(indices, outside, strict=True)
+        ], weights
 
     def _folded(self, place: np.ndarray, size: int) -> np.ndarray:
         if self.padding == "reflection":
@@ -124,10 +141,15 @@ class GridSample(Op):
             sources.append(b.temp(shape, i64, f"source{axis}"))
             weights.append(b.temp(shape, dtype, f"weight{axis}"))
             size = x.shape[axis + 2]
-            b.compute(coordinates, lambda *i, a=axis, n=size: self._place(cast(grid[(*i, rank - 1 - a)], dtype), n))
-            b.compute(sources[axis], lambda *i, p=coordinates, n=size: self._source(p[i[:-1]], i[-1], n))
+            b.compute(
+                coordinates,
+                lambda *i, a=axis, n=size: self._place(cast(grid[(*i, rank - 1 - a)], dtype), n),
+            )
+            b.compute(
+                sources[axis], lambda *i, p=coordinates, n=size: self._source(p[i[:-1]], i[-1], n)
+            )
             b.compute(weights[axis], lambda *i, p=coordinates: self._weight(p[i[:-1]], i[-1]))
-        total = out if dtype == out.dtype else b.temp(out.shape, dtype, "total")
+        total = accumulator(b, out)
 
         def term(n: Var, c: Var, *rest: Var) -> Expr:
             at, choice = rest[:rank], rest[rank:]
@@ -139,14 +161,19 @@ class GridSample(Op):
             return guarded(all_of([s >= 0 for s in source]), value, 0) * weight
 
         b.reduce(total, (taps,) * rank, term)
-        if total is not out:
-            b.compute(out, lambda *i: cast(total[i], out.dtype))
+        rounded(b, total, out)
         return b.build()
 
     def _place(self, g: Expr, size: Expr) -> Expr:
-        """A coordinate of the grid in elements; limited, so that it has an integer, where all beyond is alike."""
+        """A coordinate of the grid in elements; limited, so that it has an integer, where all
+        beyond is alike.
+        """
         length = cast(size, g.dtype)
-        place = (g + 1.0) / 2.0 * (length - 1.0) if self.align_corners else ((g + 1.0) * length - 1.0) / 2.0
+        place = (
+            (g + 1.0) / 2.0 * (length - 1.0)
+            if self.align_corners
+            else ((g + 1.0) * length - 1.0) / 2.0
+        )
         if self.mode != "cubic":
             place = self._fold(place, length)
         return place if self.padding == "reflection" else clamp(place, -3.0, length + 3.0)
@@ -158,12 +185,14 @@ class GridSample(Op):
         if self.padding == "reflection":
             low = 0.0 if self.align_corners else -0.5
             span = length - 1.0 if self.align_corners else length
-            kept = select(eq(span, 0.0), 1.0, span)
+            kept = choose(eq(span, 0.0), 1.0, span)
             turns = apply("abs", place - low)
             count = apply("floor", turns / kept)
             rest = apply("truncmod", turns, kept)
-            folded = select(eq(count - apply("floor", count / 2.0) * 2.0, 0.0), rest, span - rest) + low
-            place = select(eq(span, 0.0), 0.0, folded)
+            folded = (
+                select(eq(count - apply("floor", count / 2.0) * 2.0, 0.0), rest, span - rest) + low
+            )
+            place = choose(eq(span, 0.0), 0.0, folded)
         return clamp(place, 0.0, length - 1.0)
 
     def _source(self, place: Expr, tap: Expr, size: Expr) -> Expr:
@@ -171,7 +200,11 @@ class GridSample(Op):
         if self.mode == "nearest":
             index = apply("round", place)
         else:
-            index = apply("floor", place) + cast(tap, place.dtype) - (1.0 if self.mode == "cubic" else 0.0)
+            index = (
+                apply("floor", place)
+                + cast(tap, place.dtype)
+                - (1.0 if self.mode == "cubic" else 0.0)
+            )
         if self.mode == "cubic":
             index = self._fold(index, cast(size, place.dtype))
         whole = cast(index, i64)

@@ -207,6 +207,9 @@ class GatherNd(Op):
         size = _tuple_size(self, indices)
         check_rank(self, data, self.batch_dims + size, None, "the data")
         check_rank(self, indices, self.batch_dims + 1, None, "the positions")
+        rank = indices.ndim - 1 + data.ndim - self.batch_dims - size
+        if data.shape is None or indices.shape is None:
+            return TensorType(None, rank, data.dtype)
         for k in range(self.batch_dims):
             check_same_dim(self, data.dims[k], indices.dims[k], f"dimensions {k}")
         return tensor_type((*indices.dims[:-1], *data.dims[self.batch_dims + size :]), data.dtype)
@@ -342,9 +345,10 @@ class ScatterElements(Scatter):
         """NumPy's unbuffered update."""
         data, indices, updates = arrays
         y = data.copy()
-        grid: list[np.ndarray] = list(np.indices(indices.shape))
-        grid[self.axis] = indices.astype(np.int64)
-        self.write(y, tuple(grid), updates)
+        axis = self.axis % data.ndim
+        grid = np.indices(indices.shape)
+        at = (indices.astype(np.int64) if k == axis else grid[k] for k in range(data.ndim))
+        self.write(y, tuple(at), updates)
         return y
 
     def lower(self, *types: TensorType) -> TensorFunction:
@@ -419,8 +423,11 @@ class ScatterNd(Scatter):
         """The data's type."""
         data, indices, updates = operands(self, types, 3)
         self.check(data, updates)
+        _check_indices(self, indices)
+        if data.shape is None or indices.shape is None or updates.shape is None:
+            return data
         expected = GatherNd(self.batch_dims).infer(data, indices)
-        if updates.shape is not None and not same_dims(expected.dims, updates.dims):
+        if not same_dims(expected.dims, updates.dims):
             raise fail(
                 self,
                 "E0106",

@@ -25,7 +25,7 @@ from treadle.ops._shapes import (
     product,
     wide,
 )
-from treadle.ops._window import summed
+from treadle.ops._sums import summed
 from treadle.ops.binary import Add, Mul, Sub
 from treadle.ops.broadcast import Sum
 from treadle.ops.elementwise import Exp, Rsqrt, Square
@@ -48,20 +48,26 @@ class _Rows:
     def of(op: Op, t: TensorType, axis: int) -> "_Rows":
         b = LoopBuilder(op.op_name())
         x = b.input(t, "X")
-        return _Rows(b, x, b.output(t.dims, t.dtype), normalize_axis(op, axis, t.ndim), wide(t.dtype))
+        return _Rows(
+            b, x, b.output(t.dims, t.dtype), normalize_axis(op, axis, t.ndim), wide(t.dtype)
+        )
 
     def row(self, indices: Dims) -> tuple[Expr, ...]:
         """The indices of an element's row."""
         return (*indices[: self.axis], *indices[self.axis + 1 :])
 
-    def reduce(self, name: str, value: Callable[[tuple[Expr, ...]], Expr], combine: str = "add") -> Buffer:
+    def reduce(
+        self, name: str, value: Callable[[tuple[Expr, ...]], Expr], combine: str = "add"
+    ) -> Buffer:
         """Combine ``value`` of the indices of every element along each row."""
 
         def term(*i: Var) -> Expr:
             return value((*i[: self.axis], i[-1], *i[self.axis : -1]))
 
         rows = self.b.temp(self.row(self.x.shape), self.dtype, name)
-        return self.b.reduce(rows, (self.x.shape[self.axis],), term, "max" if combine == "max" else "add")
+        return self.b.reduce(
+            rows, (self.x.shape[self.axis],), term, "max" if combine == "max" else "add"
+        )
 
     def element(self, indices: Dims) -> Expr:
         """An element of the operand, in the dtype of sums."""
@@ -145,7 +151,9 @@ class LogSoftmax(Op):
         """See the class."""
         x = summed(arrays[0])
         shifted = x - x.max(self.axis, keepdims=True, initial=-np.inf)
-        return (shifted - np.log(np.exp(shifted).sum(self.axis, keepdims=True))).astype(arrays[0].dtype)
+        return (shifted - np.log(np.exp(shifted).sum(self.axis, keepdims=True))).astype(
+            arrays[0].dtype
+        )
 
     def lower(self, *types: TensorType) -> TensorFunction:
         """The largest of each row, the sum of exponentials relative to it, the differences."""
@@ -185,9 +193,17 @@ class Moments:
 
 
 def mean_of(
-    b: LoopBuilder, rows: Dims, over: Dims, dtype: DType, name: str, value: Callable[..., Expr], eps: float | None = None
+    b: LoopBuilder,
+    rows: Dims,
+    over: Dims,
+    dtype: DType,
+    name: str,
+    value: Callable[..., Expr],
+    eps: float | None = None,
 ) -> Buffer:
-    """The mean of ``value`` over ``over`` for every row; with ``eps`` one over the root of its sum with that."""
+    """The mean of ``value`` over ``over`` for every row; with ``eps`` one over the root of its sum
+    with that.
+    """
     total = b.temp(tuple(rows), dtype, f"{name}_sum")
     b.reduce(total, tuple(over), value)
     count = cast(product(over), dtype)
@@ -199,7 +215,9 @@ def mean_of(
     return b.compute(b.temp(tuple(rows), dtype, name), mean)
 
 
-def moments(b: LoopBuilder, rows: Dims, over: Dims, dtype: DType, eps: float, element: Callable[..., Expr]) -> Moments:
+def moments(
+    b: LoopBuilder, rows: Dims, over: Dims, dtype: DType, eps: float, element: Callable[..., Expr]
+) -> Moments:
     """The two passes of a stable variance: the mean, then the mean of squared deviations."""
     mean = mean_of(b, rows, over, dtype, "mean", element)
 
@@ -210,16 +228,24 @@ def moments(b: LoopBuilder, rows: Dims, over: Dims, dtype: DType, eps: float, el
     return Moments(mean, mean_of(b, rows, over, dtype, "scale", squared, eps))
 
 
-def normalized(x: Traced, axes: tuple[int, ...], eps: float, centered: bool) -> tuple[Traced, Traced]:
-    """The normalized values of ``x`` over ``axes`` and the scale that made them so, in the dtype of sums."""
+def normalized(
+    x: Traced, axes: tuple[int, ...], eps: float, centered: bool
+) -> tuple[Traced, Traced]:
+    """The normalized values of ``x`` over ``axes`` and the scale that made them so, in the dtype
+    of sums.
+    """
     if centered:
         x = Sub()(x, Mean(axes, keepdims=True)(x))
     scale = Rsqrt()(Add()(Mean(axes, keepdims=True)(Square()(x)), number(x, eps)))
     return Mul()(x, scale), scale
 
 
-def normalized_gradient(values: Traced, scale: Traced, g: Traced, axes: tuple[int, ...], centered: bool) -> Traced:
-    """``scale (g - mean g - values mean(g values))``; without the mean of g where nothing was centered."""
+def normalized_gradient(
+    values: Traced, scale: Traced, g: Traced, axes: tuple[int, ...], centered: bool
+) -> Traced:
+    """``scale (g - mean g - values mean(g values))``; without the mean of g where nothing was
+    centered.
+    """
     slope = Mul()(values, Mean(axes, keepdims=True)(Mul()(g, values)))
     if centered:
         g = Sub()(g, Mean(axes, keepdims=True)(g))
@@ -227,12 +253,16 @@ def normalized_gradient(values: Traced, scale: Traced, g: Traced, axes: tuple[in
 
 
 def affine(value: Expr, weight: Expr | None, bias: Expr | None) -> Expr:
+    """A value times the weight plus the bias, where there are such."""
     if weight is not None:
         value = value * cast(weight, value.dtype)
     return value if bias is None else value + cast(bias, value.dtype)
 
 
-def affine_array(y: np.ndarray, rest: Sequence[np.ndarray], shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+def affine_array(
+    y: np.ndarray, rest: Sequence[np.ndarray], shape: tuple[int, ...], dtype: np.dtype
+) -> np.ndarray:
+    """An array times the first of ``rest`` plus the second, in ``shape``, where there are such."""
     if rest:
         y = y * rest[0].astype(y.dtype).reshape(shape)
     if len(rest) > 1:
@@ -240,7 +270,10 @@ def affine_array(y: np.ndarray, rest: Sequence[np.ndarray], shape: tuple[int, ..
     return y.astype(dtype)
 
 
-def normal_array(x: np.ndarray, axes: tuple[int, ...], eps: float, centered: bool = True) -> np.ndarray:
+def normal_array(
+    x: np.ndarray, axes: tuple[int, ...], eps: float, centered: bool = True
+) -> np.ndarray:
+    """An array less its mean (if ``centered``) over its deviation, over ``axes``."""
     if centered:
         x = x - x.mean(axes, keepdims=True)
     return x / np.sqrt((x * x).mean(axes, keepdims=True) + np.asarray(eps, x.dtype))
@@ -260,7 +293,9 @@ class _TrailingNorm(Op):
             check_rank(self, t, x.ndim - start, x.ndim - start, "weight and bias")
             if t.shape is not None and x.shape is not None:
                 for a, d in zip(t.dims, x.dims[start:], strict=True):
-                    check_same_dim(self, a, d, "dimensions of the weight and of the normalized axes")
+                    check_same_dim(
+                        self, a, d, "dimensions of the weight and of the normalized axes"
+                    )
         return x
 
     def _reference(self, arrays: tuple[np.ndarray, ...], centered: bool) -> np.ndarray:
@@ -271,7 +306,9 @@ class _TrailingNorm(Op):
 
     def _lower(self, types: tuple[TensorType, ...], centered: bool) -> TensorFunction:
         b = LoopBuilder(self.op_name())
-        x, *rest = (b.input(t, name) for t, name in zip(types, ("X", "weight", "bias"), strict=False))
+        x, *rest = (
+            b.input(t, name) for t, name in zip(types, ("X", "weight", "bias"), strict=False)
+        )
         out = b.output(x.shape, x.dtype)
         start = normalize_axis(self, self.axes_from, x.ndim)
         dtype = wide(x.dtype)
@@ -285,7 +322,9 @@ class _TrailingNorm(Op):
             found = moments(b, rows, over, dtype, self.eps, element)
             mean, scale = found.mean, found.scale
         else:
-            scale = mean_of(b, rows, over, dtype, "scale", lambda *i: element(*i) * element(*i), self.eps)
+            scale = mean_of(
+                b, rows, over, dtype, "scale", lambda *i: element(*i) * element(*i), self.eps
+            )
 
         def value(*i: Var) -> Expr:
             row = i[:start]
@@ -298,7 +337,9 @@ class _TrailingNorm(Op):
         b.compute(out, value)
         return b.build()
 
-    def _vjp(self, args: tuple[Traced, ...], dy: Traced, centered: bool) -> tuple[Traced | None, ...]:
+    def _vjp(
+        self, args: tuple[Traced, ...], dy: Traced, centered: bool
+    ) -> tuple[Traced | None, ...]:
         x, *rest = args
         start = normalize_axis(self, self.axes_from, x.ndim)
         leading, axes = tuple(range(start)), tuple(range(start, x.ndim))

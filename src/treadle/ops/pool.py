@@ -38,6 +38,7 @@ from treadle.ops._shapes import (
     tensor_type,
     wide,
 )
+from treadle.ops._sums import summed
 from treadle.ops._window import (
     Dims,
     Pads,
@@ -48,7 +49,6 @@ from treadle.ops._window import (
     inside,
     plus,
     scaled,
-    summed,
     window_counts,
     windows,
 )
@@ -73,7 +73,9 @@ class Windows:
 
     def counts(self, op: Op, size: Dims) -> Dims:
         """How many there are along each axis; E0108 if there are none."""
-        found = window_counts(size, self.kernel, self.stride, self.padding, self.dilation, self.ceil_mode)
+        found = window_counts(
+            size, self.kernel, self.stride, self.padding, self.dilation, self.ceil_mode
+        )
         check_counts(op, found)
         return found
 
@@ -104,7 +106,9 @@ class Windows:
         return windows(x, self.kernel, self.stride, self.padding, self.dilation, counts, fill)
 
     def _counts_of(self, size: tuple[int, ...]) -> Dims:
-        return window_counts(size, self.kernel, self.stride, self.padding, self.dilation, self.ceil_mode)
+        return window_counts(
+            size, self.kernel, self.stride, self.padding, self.dilation, self.ceil_mode
+        )
 
 
 def flat_index(indices: list[Expr], shape: Dims) -> Expr:
@@ -118,7 +122,9 @@ def flat_index(indices: list[Expr], shape: Dims) -> Expr:
 def is_largest(value: Expr, largest: Expr) -> Expr:
     """Whether a value is the one found to be the largest; NaN is the largest of all."""
     same = eq(value, largest)
-    return same | (apply("isnan", value) & apply("isnan", largest)) if value.dtype.is_float else same
+    return (
+        same | (apply("isnan", value) & apply("isnan", largest)) if value.dtype.is_float else same
+    )
 
 
 def scattered(x: Traced, indices: Traced, dy: Traced) -> Traced:
@@ -132,10 +138,11 @@ def scattered(x: Traced, indices: Traced, dy: Traced) -> Traced:
 
 @dataclass(frozen=True)
 class MaxPool(Op):
-    """The largest element of each window; with ``indices`` also where it is, counted over the unpadded spatial axes.
+    """The largest element of each window; with ``indices`` also where it is, counted over the
+    unpadded spatial axes.
 
-    The first of several largest elements counts; NaN counts as larger than everything. ``ceil_mode`` adds a window that
-    overhangs, if it starts inside.
+    The first of several largest elements counts; NaN counts as larger than everything.
+    ``ceil_mode`` adds a window that overhangs, if it starts inside.
 
     Shapes:  x: (n, c, *size) -> (n, c, *count) [, indices likewise, i64].
     Dtypes:  any numbers.
@@ -176,7 +183,9 @@ class MaxPool(Op):
         return largest, np.where(same & (places >= 0), places, beyond).min(axes)
 
     def lower(self, *types: TensorType) -> TensorFunction:
-        """The maximum over a copy with a border of the lowest number; then the first position that has it."""
+        """The maximum over a copy with a border of the lowest number; then the first position that
+        has it.
+        """
         (x_type,) = types
         shape = self._windows.infer(self, x_type).dims
         b = LoopBuilder(self.op_name())
@@ -193,7 +202,9 @@ class MaxPool(Op):
         if self.indices:
             positions = b.output(shape, i64)
             b.reduce(out, self.kernel, element, "max")
-            b.reduce(positions, self.kernel, lambda *i: self._position(x, out, element(*i), i), "min")
+            b.reduce(
+                positions, self.kernel, lambda *i: self._position(x, out, element(*i), i), "min"
+            )
         else:
             b.reduce(out, self.kernel, element, "max")
         return b.build()
@@ -201,7 +212,9 @@ class MaxPool(Op):
     def _position(self, x: Buffer, largest: Buffer, value: Expr, point: tuple[Var, ...]) -> Expr:
         rank = len(self.kernel)
         places = self._windows.place(point[2 : 2 + rank], point[2 + rank :])
-        source = [p - before if before else p for p, (before, _) in zip(places, self.padding, strict=True)]
+        source = [
+            p - before if before else p for p, (before, _) in zip(places, self.padding, strict=True)
+        ]
         conditions = [is_largest(value, largest[point[: 2 + rank]])]
         if self.ceil_mode or any(map(any, self.padding)):
             for index, size in zip(source, x.shape[2:], strict=True):
@@ -215,7 +228,9 @@ class MaxPool(Op):
         (x,) = args
         if self.indices:
             return (scattered(x, outs[1], douts[0]),)
-        again = MaxPool(self.kernel, self.stride, self.padding, self.dilation, self.ceil_mode, indices=True)
+        again = MaxPool(
+            self.kernel, self.stride, self.padding, self.dilation, self.ceil_mode, indices=True
+        )
         _, indices = x.builder.emit_all(again, x)
         return (scattered(x, indices, douts[0]),)
 
@@ -227,7 +242,10 @@ class MaxPool(Op):
         yield cls((3, 3), (2, 2), (same, same), (1, 1)), (example(f32, 1, 2, 7, 5),)
         yield cls((3,), (2,), (same,), (1,), ceil_mode=True), (example(f32, "n", 2, 6),)
         yield cls((2, 3), (1, 2), ((0, 1), same), (2, 1), True, True), (example(f32, 2, 1, 6, 5),)
-        yield cls((2, 1, 2), (1, 1, 2), (none, none, none), (1, 1, 1)), (example(f32, 1, 2, 3, 2, 4),)
+        yield (
+            cls((2, 1, 2), (1, 1, 2), (none, none, none), (1, 1, 1)),
+            (example(f32, 1, 2, 3, 2, 4),),
+        )
         yield cls((2,), (2,), (none,), (1,), indices=True), (example(f32, 0, 2, 4),)
         yield cls((3,), (1,), (same,), (1,)), (example(f16, 1, 2, 5),)
 
@@ -238,10 +256,11 @@ def _lowest(dtype: np.dtype) -> float:
 
 @dataclass(frozen=True)
 class AvgPool(Op):
-    """The average of each window. Elements of the padding count as zeros, or with ``count_include_pad=False`` not at all.
+    """The average of each window. Elements of the padding count as zeros, or with
+    ``count_include_pad=False`` not at all.
 
-    What overhangs beyond the padding (see ``ceil_mode`` of ``MaxPool``) never counts. ``divisor``, if given, divides the
-    sums instead of the number of elements.
+    What overhangs beyond the padding (see ``ceil_mode`` of ``MaxPool``) never counts. ``divisor``,
+    if given, divides the sums instead of the number of elements.
 
     Shapes:  x: (n, c, *size) -> (n, c, *count).
     Dtypes:  any float. f16 and bf16 are summed in f32.
@@ -293,7 +312,9 @@ class AvgPool(Op):
             ones = np.pad(ones, [(0, 0), (0, 0), *self.padding], constant_values=1)
             bare = ((0, 0),) * len(self.kernel)
             inner = Windows(self.kernel, self.stride, bare, self._dilation, self.ceil_mode)
-        counts = inner.view(ones).sum(axes)[(slice(None), slice(None), *map(slice, total.shape[2:]))]
+        counts = inner.view(ones).sum(axes)[
+            (slice(None), slice(None), *map(slice, total.shape[2:]))
+        ]
         return (total / counts).astype(x.dtype)
 
     def lower(self, *types: TensorType) -> TensorFunction:
@@ -327,7 +348,9 @@ class AvgPool(Op):
             start = p * self.stride[axis] - before
             low, high = (-before, size[axis] + after) if self.count_include_pad else (0, size[axis])
             first = maximum(ceildiv(low - start, dilation), 0)
-            counted = counted * (minimum(ceildiv(high - start, dilation), self.kernel[axis]) - first)
+            counted = counted * (
+                minimum(ceildiv(high - start, dilation), self.kernel[axis]) - first
+            )
         return cast(counted, dtype)
 
     def vjp(
@@ -336,7 +359,9 @@ class AvgPool(Op):
         """Every window's share goes back to each of its elements."""
         (x,) = args
         share = Div()(douts[0], self._counts(x, douts[0].shape))
-        return (spread_windows(share, x.shape, self.kernel, self.stride, self.padding, self._dilation),)
+        return (
+            spread_windows(share, x.shape, self.kernel, self.stride, self.padding, self._dilation),
+        )
 
     def _counts(self, x: Traced, shape: Dims) -> Traced:
         if self._is_uniform:
@@ -346,7 +371,9 @@ class AvgPool(Op):
             size = tuple(n + (p[0] + p[1]) for n, p in zip(size, padding, strict=True))
             padding = ((0, 0),) * len(size)
         ones = x.builder.emit(Full((as_expr(1), as_expr(1), *map(dim, size)), 1, x.dtype))
-        summing = AvgPool(self.kernel, self.stride, padding, self.ceil_mode, dilation=self._dilation, divisor=1)
+        summing = AvgPool(
+            self.kernel, self.stride, padding, self.ceil_mode, dilation=self._dilation, divisor=1
+        )
         return cropped(summing(ones), (as_expr(1), as_expr(1), *shape[2:]))
 
     @classmethod
@@ -355,10 +382,16 @@ class AvgPool(Op):
         none, same = (0, 0), (1, 1)
         yield cls((2, 2), (2, 2), (none, none)), (example(f32, "n", 3, 5, 4),)
         yield cls((3, 3), (2, 2), (same, same)), (example(f32, 1, 2, 7, 5),)
-        yield cls((3, 2), (2, 1), (same, (0, 1)), count_include_pad=False), (example(f32, "n", 2, 6, 3),)
+        yield (
+            cls((3, 2), (2, 1), (same, (0, 1)), count_include_pad=False),
+            (example(f32, "n", 2, 6, 3),),
+        )
         yield cls((3,), (2,), (same,), ceil_mode=True), (example(f32, 2, 2, 6),)
         yield cls((3,), (2,), (same,), True, False, (2,)), (example(f32, 2, 2, 8),)
-        yield cls((2, 1, 2), (1, 1, 2), (none, none, none), divisor=3), (example(f32, 1, 2, 3, 2, 4),)
+        yield (
+            cls((2, 1, 2), (1, 1, 2), (none, none, none), divisor=3),
+            (example(f32, 1, 2, 3, 2, 4),),
+        )
         yield cls((2,), (2,), (none,)), (example(f32, 0, 2, 4),)
         yield cls((3,), (1,), (same,)), (example(f16, 1, 2, 5),)
 
@@ -381,7 +414,14 @@ class LpPool(Op):
 
     @property
     def _sum(self) -> AvgPool:
-        return AvgPool(self.kernel, self.stride, self.padding, self.ceil_mode, dilation=self.dilation, divisor=1)
+        return AvgPool(
+            self.kernel,
+            self.stride,
+            self.padding,
+            self.ceil_mode,
+            dilation=self.dilation,
+            divisor=1,
+        )
 
     def infer(self, *types: TensorType) -> TensorType:
         """See the class."""
@@ -457,7 +497,7 @@ class MaxUnpool(Op):
         flat = (*x.shape[:2], product(x.shape[2:]))
         zeros = x.builder.emit(Full((*x.shape[:2], product(self.size)), 0, x.dtype))
         found = ScatterElements(2, "none")(zeros, reshaped(indices, flat), reshaped(x, flat))
-        return reshaped(found, (*x.shape[:2], *self.size))
+        return reshaped(found, (*x.shape[:2], *map(as_expr, self.size)))
 
     def vjp(
         self, args: tuple[Traced, ...], outs: tuple[Traced, ...], douts: tuple[Traced, ...]

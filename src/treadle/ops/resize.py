@@ -25,13 +25,15 @@ from treadle.ops.contraction import multiplied_along
 class Resize(Op):
     """Resample every axis whose dimension or scale changes, as ONNX's Resize (opset 19) defines it.
 
-    ``scales``, if given, are used to compute coordinates instead of the ratios of dimensions. ``region`` holds the starts,
-    then the stops of each axis, from 0 to 1, for ``coordinates="tf_crop_and_resize"``, which gives ``extrapolation``
-    outside of the operand. ``cubic`` is the parameter of the cubic kernel. ``antialias`` widens linear and cubic kernels
+    ``scales``, if given, are used to compute coordinates instead of the ratios of dimensions.
+    ``region`` holds the starts, then the stops of each axis, from 0 to 1, for
+    ``coordinates="tf_crop_and_resize"``, which gives ``extrapolation`` outside of the operand.
+    ``cubic`` is the parameter of the cubic kernel. ``antialias`` widens linear and cubic kernels
     where an axis shrinks.
 
     Shapes:  x: any -> shape, of the same rank.
-    Dtypes:  any numbers; integers are computed in f32 and rounded towards zero, 16-bit floats in f32.
+    Dtypes:  any numbers; integers are computed in f32 and rounded towards zero, 16-bit floats in
+             f32.
     Errors:  E0101, E0103; E0108 for fields that do not fit.
     """
 
@@ -51,13 +53,31 @@ class Resize(Op):
         x = one(self, types)
         exact = self.mode == "nearest" and self.coordinates != "tf_crop_and_resize"
         check_dtype(self, x.dtype, "any" if exact else "number")
-        check_field(self, len(self.shape) == x.ndim, f"shape must have {x.ndim} dimensions, not {len(self.shape)}")
-        check_field(self, self.scales is None or len(self.scales) == x.ndim, f"scales must have {x.ndim} values")
-        check_field(self, self.region is None or len(self.region) == 2 * x.ndim, f"region must have {2 * x.ndim} values")
+        check_field(
+            self,
+            len(self.shape) == x.ndim,
+            f"shape must have {x.ndim} dimensions, not {len(self.shape)}",
+        )
+        check_field(
+            self,
+            self.scales is None or len(self.scales) == x.ndim,
+            f"scales must have {x.ndim} values",
+        )
+        check_field(
+            self,
+            self.region is None or len(self.region) == 2 * x.ndim,
+            f"region must have {2 * x.ndim} values",
+        )
         for name, allowed in (("mode", MODES), ("coordinates", COORDINATES), ("nearest", NEAREST)):
             value = getattr(self, name)
-            check_field(self, value in allowed, f"{name} is '{value}'", f"one of {', '.join(allowed)}")
-        check_field(self, self.mode != "nearest" or not self.antialias, "antialias needs mode linear or cubic")
+            check_field(
+                self, value in allowed, f"{name} is '{value}'", f"one of {', '.join(allowed)}"
+            )
+        check_field(
+            self,
+            self.mode != "nearest" or not self.antialias,
+            "antialias needs mode linear or cubic",
+        )
         return tensor_type(self.shape, x.dtype)
 
     def _axes(self, dims: Sequence[Expr | int]) -> list[ResizedAxis]:
@@ -94,7 +114,11 @@ class Resize(Op):
         for axis, (size, count) in enumerate(zip(x.shape, shape, strict=True)):
             scale = count / size if self.scales is None else self.scales[axis]
             ends = (region[axis], region[axis + x.ndim])
-            if abs(scale - 1) < 1e-9 and size == count and (not self._extrapolates or ends == (0.0, 1.0)):
+            if (
+                abs(scale - 1) < 1e-9
+                and size == count
+                and (not self._extrapolates or ends == (0.0, 1.0))
+            ):
                 continue
             places = [_coordinate(self, i, size, count, scale, ends) for i in range(count)]
             if exact:
@@ -106,10 +130,16 @@ class Resize(Op):
             if self._extrapolates:
                 beyond = np.array([p < 0 or p > size - 1 for p in places])
                 outside |= np.expand_dims(beyond, tuple(k for k in range(x.ndim) if k != axis))
-        return np.where(outside, self.extrapolation, found).astype(x.dtype) if outside.any() else found.astype(x.dtype)
+        return (
+            np.where(outside, self.extrapolation, found).astype(x.dtype)
+            if outside.any()
+            else found.astype(x.dtype)
+        )
 
     def lower(self, *types: TensorType) -> TensorFunction:
-        """Small tables of taps and weights for each axis; then one pass for each axis that changes."""
+        """Small tables of taps and weights for each axis; then one pass for each axis that
+        changes.
+        """
         result = self.infer(*types)
         b = LoopBuilder(self.op_name())
         x = b.input(types[0], "X")
@@ -119,9 +149,15 @@ class Resize(Op):
         if self.mode == "nearest":
             return self._lower_nearest(b, x, out, axes, changed)
         current = x
+        dtype = wide(x.dtype) if x.dtype.is_float else f32
+        direct = dtype == out.dtype and not self._extrapolates
         for k in changed:
-            current = self._pass(b, current, axes[k], k)
-        self._finish(b, current, out, axes, changed)
+            dims = replaced(current.shape, k, axes[k].count)
+            last = direct and k == changed[-1]
+            found = out if last else b.temp(dims, dtype, f"resized{k}")
+            current = self._pass(b, current, found, axes[k], k)
+        if current is not out:
+            b.compute(out, lambda *i: self._bounded(cast(current[i], out.dtype), i, axes, changed))
         return b.build()
 
     def _lower_nearest(
@@ -138,11 +174,11 @@ class Resize(Op):
         b.compute(out, value)
         return b.build()
 
-    def _pass(self, b: LoopBuilder, x: Buffer, axis: ResizedAxis, k: int) -> Buffer:
-        """Resample one axis."""
-        dtype = wide(x.dtype) if x.dtype.is_float else f32
+    def _pass(self, b: LoopBuilder, x: Buffer, found: Buffer, axis: ResizedAxis, k: int) -> Buffer:
+        """Resample axis ``k`` into ``found``."""
+        dtype = found.dtype
         taps = axis.taps
-        weights = b.temp((axis.count, taps), f64 if dtype == f64 else f32, f"weights{k}")
+        weights = b.temp((axis.count, taps), dtype, f"weights{k}")
 
         def weight(i: Expr, tap: Expr) -> Expr:
             place = axis.coordinate(i)
@@ -153,13 +189,14 @@ class Resize(Op):
             b.reduce(sums, (taps,), weight)
             b.compute(
                 weights,
-                lambda i, tap: cast(weight(i, tap) / select(eq(sums[i], 0.0), 1.0, sums[i]), weights.dtype),
+                lambda i, tap: cast(
+                    weight(i, tap) / select(eq(sums[i], 0.0), 1.0, sums[i]), weights.dtype
+                ),
             )
         else:
             b.compute(weights, lambda i, tap: cast(weight(i, tap), weights.dtype))
         sources = b.temp((axis.count, taps), i64, f"sources{k}")
         b.compute(sources, lambda i, tap: axis.kept(axis.first(axis.coordinate(i)) + tap))
-        found = b.temp((*x.shape[:k], axis.count, *x.shape[k + 1 :]), dtype, f"resized{k}")
 
         def term(*point: Var) -> Expr:
             *indices, tap = point
@@ -168,15 +205,9 @@ class Resize(Op):
 
         return b.reduce(found, (taps,), term)
 
-    def _finish(
-        self, b: LoopBuilder, x: Buffer, out: Buffer, axes: list[ResizedAxis], changed: list[int]
-    ) -> None:
-        def value(*i: Var) -> Expr:
-            return self._bounded(cast(x[i], out.dtype), i, axes, changed)
-
-        b.compute(out, value)
-
-    def _bounded(self, value: Expr, point: Sequence[Expr], axes: list[ResizedAxis], changed: list[int]) -> Expr:
+    def _bounded(
+        self, value: Expr, point: Sequence[Expr], axes: list[ResizedAxis], changed: list[int]
+    ) -> Expr:
         """The value, or the extrapolated one outside."""
         if not self._extrapolates or not changed:
             return value
@@ -186,7 +217,9 @@ class Resize(Op):
     def vjp(
         self, args: tuple[Traced, ...], outs: tuple[Traced, ...], douts: tuple[Traced, ...]
     ) -> tuple[Traced | None, ...]:
-        """A product along each axis that changes with the matrix of weights: the unit matrix, resized."""
+        """A product along each axis that changes with the matrix of weights: the unit matrix,
+        resized.
+        """
         (x,) = args
         (found,) = douts
         for k, axis in enumerate(self._axes(x.shape)):
@@ -217,7 +250,10 @@ class Resize(Op):
         yield cls((Var("n"), 2, 3, 7), None, "nearest", "half_pixel", "round_prefer_ceil"), image
         yield cls((Var("n"), 2, 7, 4), None, "linear"), image
         yield cls((Var("n"), 2, 7, 1), None, "linear", "align_corners"), image
-        yield cls((Var("n"), 2, 6, 3), None, "cubic", "pytorch_half_pixel", exclude_outside=True), image
+        yield (
+            cls((Var("n"), 2, 6, 3), None, "cubic", "pytorch_half_pixel", exclude_outside=True),
+            image,
+        )
         line = (example(f32, 2, 5),)
         yield cls((2, 9), (1.0, 1.8), "cubic", "half_pixel", cubic=-0.5), line
         yield cls((2, 3), (1.0, 0.7), "linear", "half_pixel_symmetric"), line
@@ -225,12 +261,17 @@ class Resize(Op):
         yield cls((2, 2), None, "cubic", antialias=True, exclude_outside=True), line
         yield cls((2, 7), None, "nearest", "asymmetric", "ceil"), line
         crop = (0.0, 0.4, 1.0, 1.2)
-        yield cls((2, 4), None, "linear", "tf_crop_and_resize", extrapolation=3.0, region=crop), line
+        yield (
+            cls((2, 4), None, "linear", "tf_crop_and_resize", extrapolation=3.0, region=crop),
+            line,
+        )
         yield cls((1, 2, 3, 4, 3), None, "linear"), (example(f32, 1, 2, 2, 3, 4),)
         yield cls((2, 9), None, "linear"), (example(f16, 2, 4),)
 
 
-def _coordinate(op: Resize, i: int, size: int, count: int, scale: float, ends: tuple[float, float]) -> float:
+def _coordinate(
+    op: Resize, i: int, size: int, count: int, scale: float, ends: tuple[float, float]
+) -> float:
     """Where element ``i`` of a result lies, in plain numbers: the formulas of the specification."""
     length = size * scale
     if op.coordinates == "align_corners":
@@ -246,7 +287,7 @@ def _coordinate(op: Resize, i: int, size: int, count: int, scale: float, ends: t
     if op.coordinates == "pytorch_half_pixel":
         return place if count > 1 else 0.0
     if op.coordinates == "half_pixel_symmetric":
-        return size / 2 * (1 - count / length) + place
+        return place if op.scales is None else (i + 0.5 - count / 2) / scale + size / 2 - 0.5
     return place
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from treadle.ir.tensor import TensorFunction
+from treadle.passes.flatten_buffers import flatten_buffers
 from treadle.passes.lower_blocks import lower_blocks
 from treadle.passes.lower_storage import lower_storage
 from treadle.passes.shrink_allocations import shrink_allocations
@@ -16,6 +17,7 @@ LOOP_PASSES: tuple[Callable[[TensorFunction], TensorFunction], ...] = (
     lower_blocks,
     shrink_allocations,
     specialize_tails,
+    flatten_buffers,
     unroll,
     vectorize,
     lower_storage,

@@ -2,15 +2,16 @@
 
 from treadle.base.rewrite import replace_fields
 from treadle.expr.bounds import Facts
-from treadle.expr.scalar import Expr, const, int_value
+from treadle.expr.scalar import int_value
 from treadle.expr.simplify import simplify
 from treadle.ir.analysis import blocks, facts_of
 from treadle.ir.calls import CallTensor, Cond, WhileLoop
 from treadle.ir.graph import Binding, GraphFunction, Value
 from treadle.ir.module import Module
-from treadle.ir.tensor import Buffer, Load, TensorFunction
+from treadle.ir.tensor import Load, TensorFunction
 from treadle.ir.types import TensorType
 from treadle.ops.reshape import Reshape
+from treadle.passes.flatten_buffers import buffer_size, position
 from treadle.passes.kinds import only_store, summarize
 
 
@@ -51,21 +52,6 @@ def is_flat_copy(function: TensorFunction) -> bool:
     facts: Facts = facts_of(function)
     for axis in blocks(function)[0].iters:
         facts = facts.with_range(axis.var, axis.extent)
-    same_size = int_value(simplify(_size(store.buffer) - _size(load.buffer), facts)) == 0
-    offset = _flat(store.buffer, store.indices) - _flat(load.buffer, load.indices)
+    same_size = buffer_size(store.buffer, facts) is buffer_size(load.buffer, facts)
+    offset = position(store.buffer, store.indices) - position(load.buffer, load.indices)
     return same_size and int_value(simplify(offset, facts)) == 0
-
-
-def _size(buffer: Buffer) -> Expr:
-    size: Expr = const(1)
-    for d in buffer.shape:
-        size = size * d
-    return size
-
-
-def _flat(buffer: Buffer, indices: tuple[Expr, ...]) -> Expr:
-    """The position of an element in memory."""
-    position: Expr = const(0)
-    for extent, index in zip(buffer.shape, indices, strict=True):
-        position = position * extent + index
-    return position

@@ -9,14 +9,16 @@ condition, which becomes a mask. A serial loop whose whole body stands under a l
 from dataclasses import dataclass
 
 from treadle.expr.bounds import Facts
-from treadle.expr.scalar import Apply, Const, Expr, Var, const, eq, int_value, minimum, substitute, variables
+from treadle.expr.scalar import Apply, Const, Expr, Var, const, eq, int_value, minimum, variables
 from treadle.expr.simplify import simplify
 from treadle.expr.terms import split_linear
 from treadle.ir.analysis import facts_of, statements
 from treadle.ir.tensor import For, If, Stmt, TensorFunction
-from treadle.passes.statements import Body, simplify_body, with_body
+from treadle.passes.statements import Body, renamed_copy, simplify_body, with_body
 
-_Key = tuple[Expr, Expr]
+_Key = tuple[tuple[tuple[int, int], ...], Expr]
+
+_TILED = ("unrolled", "vectorized")
 
 MAX_VERSIONS = 16
 """Unrolled loops of more iterations than this keep their condition per iteration."""
@@ -24,22 +26,42 @@ MAX_VERSIONS = 16
 
 @dataclass(frozen=True, slots=True)
 class _Limit:
-    """A condition ``inner < rest``: ``inner`` over tile loops only, ``rest`` over variables from outside of the tile."""
+    """A condition ``inner < rest``: ``inner`` over tile loops only, ``rest`` over variables from outside of the tile.
+
+    ``tile`` has the coefficient and the extent of each of the loops. Nests that walk the same tile name their loops
+    differently; what they share is ``key``.
+    """
 
     inner: Expr
     rest: Expr
-    tile: tuple[tuple[Var, int], ...]
+    tile: tuple[tuple[int, int], ...]
 
     @property
     def key(self) -> _Key:
         """What makes two limits the same."""
-        return self.inner, self.rest
+        return self.tile, self.rest
 
     @property
     def largest(self) -> int:
         """The value of ``inner`` at the last corner of the tile."""
-        corner = simplify(substitute(self.inner, {v: const(extent - 1) for v, extent in self.tile}))
-        return int_value(corner) or 0
+        return sum(coefficient * (extent - 1) for coefficient, extent in self.tile)
+
+
+@dataclass(frozen=True, slots=True)
+class _Loops:
+    """The loops of a body: constant extents of those that become a tile, and the variables of the others."""
+
+    tile: dict[Var, int]
+    lanes: frozenset[Var]
+    serial: frozenset[Var]
+
+    @staticmethod
+    def of(body: Body) -> "_Loops":
+        """The loops anywhere in ``body``."""
+        loops = [s for s in statements(body) if isinstance(s, For)]
+        tile = {s.var: e for s in loops if s.kind in _TILED and (e := int_value(s.extent)) is not None}
+        lanes = frozenset(s.var for s in loops if s.kind == "vectorized")
+        return _Loops(tile, lanes, frozenset(s.var for s in loops) - frozenset(tile))
 
 
 def specialize_tails(function: TensorFunction) -> TensorFunction:
@@ -105,75 +127,83 @@ def _specialize(body: Body, facts: Facts, done: frozenset[_Key]) -> Body:
 
 def _limits(body: Body) -> list[_Limit]:
     """The conditions inside that compare variables of a tile with what is known at this place."""
-    loops = [s for s in statements(body) if isinstance(s, For)]
-    tile = {s.var: e for s in loops if s.kind in ("unrolled", "vectorized") and (e := int_value(s.extent)) is not None}
-    serial = {s.var for s in loops} - set(tile)
+    loops = _Loops.of(body)
     found: dict[_Key, _Limit] = {}
     for s in statements(body):
-        limit = _as_limit(s.condition, tile, serial) if isinstance(s, If) else None
+        limit = _as_limit(s.condition, loops) if isinstance(s, If) else None
         # A constant rest is decided by unrolling: nothing is left to learn at run time.
         if limit is not None and int_value(limit.rest) is None:
             found.setdefault(limit.key, limit)
     return list(found.values())
 
 
-def _as_limit(condition: Expr, tile: dict[Var, int], serial: set[Var]) -> _Limit | None:
+def _as_limit(condition: Expr, loops: _Loops) -> _Limit | None:
     used = variables(condition)
-    mine = {v: tile[v] for v in used if v in tile}
-    margin = None if not mine or any(v in serial for v in used) else _margin(condition)
+    mine = [v for v in used if v in loops.tile]
+    margin = None if not mine or any(v in loops.serial for v in used) else _margin(condition)
     if margin is None:
         return None
     inner: Expr = const(0)
     rest = simplify(margin)
+    tile: list[tuple[int, int]] = []
     for var in mine:
         linear = split_linear(rest, var)
         coefficient = None if linear is None else int_value(linear[0])
         if linear is None or coefficient is None or coefficient > 0:
             return None
         inner, rest = inner + var * -coefficient, linear[1]
+        tile.append((-coefficient, loops.tile[var]))
     if any(v in mine for v in variables(rest)):
         return None
-    return _Limit(simplify(inner), simplify(rest), tuple(mine.items()))
+    return _Limit(simplify(inner), simplify(rest), tuple(sorted(tile)))
 
 
 def _split(body: Body, limit: _Limit, facts: Facts, done: frozenset[_Key]) -> Body:
-    largest = limit.largest
-    whole = simplify(const(largest) < limit.rest, facts)
+    whole = simplify(const(limit.largest) < limit.rest, facts)
     full_facts = facts.with_fact(whole)
-    full = _specialize(_assume(body, limit, const(True), full_facts), full_facts, done)
+    full = _specialize(_assume(body, limit, _Loops.of(body), None), full_facts, done)
     if isinstance(whole, Const):
         return full if whole.value else _short(body, limit, facts, done)
-    return (If(whole, full, _short(body, limit, facts, done)),)
+    return (If(whole, full, _short(renamed_copy(body, "_t"), limit, facts, done)),)
 
 
 def _short(body: Body, limit: _Limit, facts: Facts, done: frozenset[_Key]) -> Body:
     """The versions of a tile that is not full."""
-    single = len(limit.tile) == 1 and limit.inner is limit.tile[0][0]
-    if not single or limit.largest >= MAX_VERSIONS or _is_vectorized(body, limit.tile[0][0]):
+    loops = _Loops.of(body)
+    single = len(limit.tile) == 1 and limit.tile[0][0] == 1
+    if not single or limit.largest >= MAX_VERSIONS or _limits_lanes(body, limit, loops):
         return _specialize(body, facts, done)
     result: Body = ()
     for rows in range(1, limit.largest + 1):
-        known = facts.with_fact(eq(limit.rest, rows))
-        version = _specialize(_assume(body, limit, limit.inner < rows, known), known, done)
+        copy = body if rows == 1 else renamed_copy(body, f"_{rows}")
+        version = _assume(copy, limit, _Loops.of(copy), rows)
+        version = _specialize(version, facts.with_fact(eq(limit.rest, rows)), done)
         result = (If(eq(limit.rest, rows), version, result),)
     return result
 
 
-def _is_vectorized(body: Body, var: Var) -> bool:
-    return any(isinstance(s, For) and s.var is var and s.kind == "vectorized" for s in statements(body))
+def _limits_lanes(body: Body, limit: _Limit, loops: _Loops) -> bool:
+    """Whether a limit is one on the lanes of vectors."""
+    conditions = [s.condition for s in statements(body) if isinstance(s, If)]
+    same = [c for c in conditions if (x := _as_limit(c, loops)) is not None and x.key == limit.key]
+    return any(v in loops.lanes for c in same for v in variables(c))
 
 
-def _assume(body: Body, limit: _Limit, truth: Expr, facts: Facts) -> Body:
-    """The statements where a limit is known to be ``truth``."""
-    tile = dict(limit.tile)
+def _assume(body: Body, limit: _Limit, loops: _Loops, rows: int | None) -> Body:
+    """The statements where a limit is known: it lies beyond the tile (``None``) or at a number of rows."""
     result: list[Stmt] = []
     for s in body:
         if isinstance(s, If):
-            found = _as_limit(s.condition, tile, set())
-            same = found is not None and found.key == limit.key
-            inner = _assume(s.body, limit, truth, facts), _assume(s.orelse, limit, truth, facts)
-            s = If(truth if same else s.condition, *inner, s.span)
+            found = _as_limit(s.condition, loops)
+            inner = _assume(s.body, limit, loops, rows)
+            if found is not None and found.key == limit.key:
+                if rows is None:
+                    result.extend(inner)
+                    continue
+                s = If(found.inner < rows, inner, _assume(s.orelse, limit, loops, rows), s.span)
+            else:
+                s = If(s.condition, inner, _assume(s.orelse, limit, loops, rows), s.span)
         elif isinstance(s, For):
-            s = For(s.var, s.extent, _assume(s.body, limit, truth, facts), s.kind, s.span)
+            s = For(s.var, s.extent, _assume(s.body, limit, loops, rows), s.kind, s.span)
         result.append(s)
-    return simplify_body(tuple(result), facts)
+    return tuple(result)

@@ -6,6 +6,7 @@ from treadle.base.rewrite import replace_fields
 from treadle.expr.bounds import Facts
 from treadle.expr.scalar import Expr, Var, transform
 from treadle.expr.simplify import simplify
+from treadle.ir.analysis import allocated, statements
 from treadle.ir.tensor import Allocate, Block, Buffer, For, If, Let, Load, Stmt, Store, TensorFunction
 
 Body = tuple[Stmt, ...]
@@ -96,6 +97,15 @@ def constant_truth(x: Expr) -> bool | None:
 def with_body(function: TensorFunction, body: Body) -> TensorFunction:
     """The function over another body."""
     return replace_fields(function, body=body)
+
+
+def renamed_copy(body: Body, suffix: str) -> Body:
+    """The statements with names of their own for the loops, values and buffers that they define."""
+    variables = {s.var: Var(f"{s.var.name}{suffix}", s.var.dtype) for s in statements(body) if isinstance(s, For | Let)}
+    buffers = {b: Buffer(f"{b.name}{suffix}", b.shape, b.dtype, b.scope) for b in allocated(body)}
+    if not variables and not buffers:
+        return body
+    return rename_definitions(substitute_body(body, variables, buffers), variables)
 
 
 def rename_definitions(body: Body, variables: Mapping[Var, Var], suffix: str = "") -> Body:

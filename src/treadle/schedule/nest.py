@@ -124,23 +124,25 @@ def facts_at(function: TensorFunction, loops: Iterable[For]) -> Facts:
 # ---- Exchanging statements
 
 
-class _Replace(Rewriter):
-    def __init__(self, changes: Mapping[int, Body]) -> None:
-        self.changes = changes
-
-    def rewrite(self, node: object) -> object:
-        if id(node) in self.changes:
-            return self.changes[id(node)]
-        return super().rewrite(node)
-
-    def rewrite_expr(self, node: Expr) -> Expr:
-        return node
-
-
 def replaced(function: TensorFunction, *changes: tuple[Stmt, Body]) -> TensorFunction:
     """The function with each statement exchanged for others; loops that are left empty vanish."""
-    body = _Replace({id(old): new for old, new in changes}).rewrite(function.body)
-    return with_body(function, pruned(body))  # type: ignore[arg-type]  (a body stays a body)
+    return with_body(
+        function, pruned(_exchanged(function.body, {id(old): new for old, new in changes}))
+    )
+
+
+def _exchanged(body: Body, changes: Mapping[int, Body]) -> Body:
+    result: list[Stmt] = []
+    for stmt in body:
+        if id(stmt) in changes:
+            result.extend(changes[id(stmt)])
+            continue
+        parts = {n: getattr(stmt, n) for n in ("body", "orelse") if hasattr(stmt, n)}
+        new = {n: _exchanged(part, changes) for n, part in parts.items()}
+        same = all(new[n] is part for n, part in parts.items())
+        result.append(stmt if same else replace_fields(stmt, **new))
+    same = len(result) == len(body) and all(a is b for a, b in zip(result, body, strict=True))
+    return body if same else tuple(result)
 
 
 def with_body(function: TensorFunction, body: Body) -> TensorFunction:

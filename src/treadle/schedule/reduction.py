@@ -155,6 +155,11 @@ class RFactor(Instruction):
 
     loop: str
 
+    @classmethod
+    def name(cls) -> str:
+        """One word in a trace."""
+        return "rfactor"
+
     def check(self, function: TensorFunction) -> tuple[BlockSite, LoopSite, Reduction]:
         """The block, the loop and the reduction."""
         loop = locate_loop(self, function, self.loop)

@@ -1,9 +1,84 @@
-"""Give every tensor function of a module its schedule."""
+"""Give every tensor function of a module its schedule, and constants the layouts that the schedules ask for."""
 
-from treadle.ir.module import Module
+import numpy as np
+
+from treadle.base.errors import InternalError
+from treadle.base.rewrite import replace_fields
+from treadle.expr.scalar import int_value
+from treadle.ir.calls import CallTensor
+from treadle.ir.graph import Atom, Binding, ConstantRef, GraphFunction
+from treadle.ir.module import Constant, Function, Module
+from treadle.ir.tensor import Buffer, TensorFunction
+from treadle.ir.types import tensor
+from treadle.schedule.layout import TransformLayout
+from treadle.schedule.trace import Schedule
 from treadle.target import Target
+from treadle.tune.default import default_schedule
 
 
 def apply_schedules(module: Module, *, target: Target, threads: int) -> Module:
-    """Schedule the tensor functions of ``module`` for ``target``."""
-    return module
+    """Schedule the tensor functions of ``module`` for ``target``; packed constants replace the plain ones."""
+    free = constant_parameters(module)
+    schedules = {
+        f.name: default_schedule(f, target, threads, frozenset(f.buffers[i] for i in free.get(f.name, frozenset())))
+        for f in module.tensor_functions
+        if f.name in free
+    }
+    packing = _Packing(module, schedules)
+    functions: list[Function] = []
+    for f in module.functions.values():
+        if isinstance(f, GraphFunction):
+            functions.append(replace_fields(f, body=tuple(packing.call(b) for b in f.body)))
+        else:
+            functions.append(schedules[f.name].function if f.name in schedules else f)
+    return Module({f.name: f for f in functions}, {**module.constants, **packing.packed})
+
+
+def constant_parameters(module: Module) -> dict[str, frozenset[int]]:
+    """For each function that is called: the operands that are constants in every call."""
+    found: dict[str, frozenset[int]] = {}
+    for f in module.graph_functions:
+        for b in f.body:
+            if isinstance(b.op, CallTensor):
+                here = frozenset(i for i, a in enumerate(b.args) if isinstance(a, ConstantRef))
+                found[b.op.function] = found.get(b.op.function, here) & here
+    return found
+
+
+class _Packing:
+    """Rewrites the calls of functions whose parameters changed layout."""
+
+    def __init__(self, module: Module, schedules: dict[str, Schedule]) -> None:
+        self.module = module
+        self.schedules = schedules
+        self.packed: dict[str, Constant] = {}
+
+    def call(self, binding: Binding) -> Binding:
+        op = binding.op
+        schedule = self.schedules.get(op.function) if isinstance(op, CallTensor) else None
+        if schedule is None or not isinstance(op, CallTensor):
+            return binding
+        plain = self.module.tensor(op.function)
+        layouts = [i for i in schedule.trace if isinstance(i, TransformLayout)]
+        args = list(binding.args)
+        for position, buffer in enumerate(plain.input_buffers):
+            for layout in layouts:
+                if layout.buffer == buffer.name:
+                    args[position] = self.pack(args[position], layout, schedule.function)
+        return replace_fields(binding, args=tuple(args))
+
+    def pack(self, atom: Atom, layout: TransformLayout, function: TensorFunction) -> Atom:
+        """The constant in another layout; equal layouts of one constant are packed once."""
+        if not isinstance(atom, ConstantRef):
+            raise InternalError(f"an operand of {function.name} that is no constant has a layout of its own")
+        after: Buffer = next(b for b in function.buffers if b.name == layout.buffer)
+        shape = tuple(int_value(d) for d in after.shape)
+        name = f"{atom.name}__{'x'.join(map(str, shape))}"
+        while name in self.packed and self.packed[name].type.shape != after.shape:
+            name += "_"
+        type_ = tensor(list(after.shape), after.dtype)
+        if name not in self.packed:
+            known = [d for d in shape if d is not None]
+            array = layout.layout.pack(self.module.constants[atom.name].array, tuple(known))
+            self.packed[name] = Constant(type_, np.ascontiguousarray(array))
+        return ConstantRef(name, type_)

@@ -1,4 +1,6 @@
-"""Evaluate scalar expressions: each becomes a list of steps over slots, so that shared parts run once."""
+"""Evaluate scalar expressions: each becomes a list of steps over slots, so that shared parts run
+once.
+"""
 
 import operator
 from collections.abc import Callable
@@ -148,7 +150,7 @@ def _apply(x: Apply, slots: list[int]) -> Step:
 def _integer_step(
     integer: Callable[[Any, Any], Any], general: Callable[..., Scalar], slots: list[int]
 ) -> Step:
-    """Python's integers where both operands are ones; they are faster than NumPy's, and wrap here."""
+    """Python's integers where both operands are ones: they are faster than NumPy's."""
     first, second = slots
 
     def step(values: list[Scalar], state: State) -> Scalar:

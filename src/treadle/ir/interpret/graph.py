@@ -9,7 +9,7 @@ import numpy as np
 from treadle.base.errors import InternalError, RuntimeFault
 from treadle.expr.scalar import Const, Expr, Var, substitute, variables
 from treadle.ir.calls import Call, CallLibrary, CallTensor, Cond, FunctionOp, MatchCast, WhileLoop
-from treadle.ir.graph import Atom, Binding, ConstantRef, GraphFunction, Literal, ShapeLiteral, Value
+from treadle.ir.graph import Atom, Binding, ConstantRef, GraphFunction, ShapeLiteral, Value
 from treadle.ir.interpret.expressions import Evaluator
 from treadle.ir.interpret.loops import run_tensor
 from treadle.ir.interpret.state import State
@@ -28,16 +28,18 @@ def run(
     module: Module,
     name: str,
     *arrays: np.ndarray,
-    libraries: Mapping[str, Library] = {},  # noqa: B006  (a constant)
+    libraries: Mapping[str, Library] = {},
     vectorize: bool = True,
 ) -> Arrays:
     """Run a graph function (or a tensor function) of a module on arrays and return its results.
 
-    A parameter of type ``Shape`` takes an integer array of rank one. ``libraries`` has what ``call_library`` names.
+    A parameter of type ``Shape`` takes an integer array of rank one. ``libraries`` has what
+    ``call_library`` names.
 
     Raises:
         RuntimeFault: E0761 to E0767, when arrays, shapes, indices or assumptions do not fit.
-        InternalError: when the module has no such function, or an operation's reference breaks its own type.
+        InternalError: when the module has no such function, or an operation's reference breaks its
+            own type.
     """
     if isinstance(module.functions.get(name), TensorFunction):
         return run_tensor(module.tensor(name), arrays, vectorize=vectorize)
@@ -115,7 +117,8 @@ class _Interpreter:
                 return self.call(op.then if arrays[0].item() else op.orelse, arrays[1:])
             case WhileLoop():
                 return self._while(op, arrays)
-        raise InternalError(f"the interpreter knows no {op.op_name()}")
+            case _:
+                raise InternalError(f"the interpreter knows no {op.op_name()}")
 
     def _call_tensor(self, op: CallTensor, arrays: Arrays, frame: _Frame) -> Arrays:
         function = self.module.tensor(op.function)

@@ -28,20 +28,20 @@ from treadle.ir.tensor import (
 def run_tensor(
     function: TensorFunction,
     inputs: Sequence[np.ndarray],
-    symbols: Mapping[str, float] | Mapping[Var, float] = {},  # noqa: B006  (a constant)
+    symbols: Mapping[str, float] | Mapping[Var, float] = {},
     *,
     out_shapes: Sequence[tuple[int, ...]] | None = None,
     vectorize: bool = True,
 ) -> tuple[np.ndarray, ...]:
     """Run a loop program on arrays for its input buffers, and return its output buffers.
 
-    ``symbols`` gives scalar parameters, and symbols that the inputs' shapes do not tell (by name or variable);
-    ``out_shapes`` are matched too if given. With ``vectorize`` nests whose points are independent run on whole arrays;
-    the results are the same.
+    ``symbols`` gives scalar parameters, and symbols that the inputs' shapes do not tell (by name or
+    variable); ``out_shapes`` are matched too if given. With ``vectorize`` nests whose points are
+    independent run on whole arrays; the results are the same.
 
     Raises:
-        RuntimeFault: E0761 for an access out of bounds, E0762 and E0763 when shapes do not fit, E0764 for a name
-            without a value, E0765 when an assumption does not hold.
+        RuntimeFault: E0761 for an access out of bounds, E0762 and E0763 when shapes do not fit,
+            E0764 for a name without a value, E0765 when an assumption does not hold.
     """
     with np.errstate(all="ignore"):
         state = _enter(function, inputs, symbols, out_shapes)
@@ -61,7 +61,8 @@ def _enter(
             "E0762", f"{function.name}: takes {len(buffers)} arrays, and {len(inputs)} were given"
         )
     given = {k if isinstance(k, str) else k.name: v for k, v in symbols.items()}
-    scalars = {p: given.pop(p.name) for p in function.params if _given(p, given)}
+    params = [p for p in function.params if isinstance(p, Var)]
+    scalars = {p: given.pop(p.name) for p in params if p.name in given}
     sizes = {v: int(x) for v, x in scalars.items() if isinstance(x, int | np.integer)}
     sizes |= {Var(name): int(x) for name, x in given.items()}
     pairs: list[tuple[Expr, int]] = []
@@ -89,10 +90,6 @@ def _enter(
     return state
 
 
-def _given(param: Buffer | Var, given: Mapping[str, float]) -> bool:
-    return isinstance(param, Var) and param.name in given
-
-
 def _typed(value: float, dtype: DType) -> Scalar:
     return int(value) if dtype == i64 else dtype.numpy.type(value)
 
@@ -107,9 +104,7 @@ def _checked(function: TensorFunction, buffer: Buffer, array: np.ndarray) -> np.
     return array
 
 
-def _extents(
-    function: TensorFunction, buffer: Buffer, symbols: dict[Var, int]
-) -> tuple[int, ...]:
+def _extents(function: TensorFunction, buffer: Buffer, symbols: dict[Var, int]) -> tuple[int, ...]:
     extents: list[int] = []
     for dim in buffer.shape:
         extent = value_of(dim, symbols)

@@ -1,7 +1,7 @@
 """Run independent points of a loop nest at once, as NumPy arrays over a mesh of points.
 
-Every point sees the statements in their order, and every element is combined in the order of the loops, so the results
-are those of the plain loops, bit for bit.
+Every point sees the statements in their order, and every element is combined in the order of the
+loops, so the results are those of the plain loops, bit for bit.
 """
 
 import itertools
@@ -55,7 +55,9 @@ class Mesh:
         self._elements: dict[Store, Element] = {}
 
     def run(self, outer: For, state: State) -> bool:
-        """Run the nest that starts at ``outer``; false, and nothing is done, if its points must run one by one."""
+        """Run the nest that starts at ``outer``; false, and nothing is done, if its points must run
+        one by one.
+        """
         if outer not in self._nests:
             self._nests[outer] = find_nest(outer)
         nest = self._nests[outer]
@@ -164,7 +166,9 @@ class Mesh:
     # ---- All steps of the ordered loops, combined in order
 
     def _sums(self, nest: Nest, ordered: list[int], state: State) -> bool:
-        """Whether the ordered loops only accumulate: the reduction starts at their first point and nowhere else."""
+        """Whether the ordered loops only accumulate: the reduction starts at their first point and
+        nowhere else.
+        """
         if nest.accumulation is None or not ordered or state.active is not None:
             return False
         if math.prod(ordered) > 16 * POINTS:

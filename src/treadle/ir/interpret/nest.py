@@ -1,7 +1,8 @@
 """Which points of a loop nest may run at once: decided from the text of the nest alone.
 
-Two points of a nest are independent when they touch disjoint parts of every buffer that the nest writes. That holds when
-all accesses to such a buffer share some index expressions, and those differ between the points.
+Two points of a nest are independent when they touch disjoint parts of every buffer that the nest
+writes. That holds when all accesses to such a buffer share some index expressions, and those differ
+between the points.
 """
 
 from collections.abc import Iterable
@@ -26,10 +27,11 @@ class Accumulation:
 
 @dataclass(frozen=True, eq=False)
 class Nest:
-    """Loops around one block. Points of ``free`` loops are independent; those of ``ordered`` ones run in order.
+    """Loops around one block. Points of ``free`` loops are independent; those of ``ordered`` ones
+    run in order.
 
-    ``keys`` are, for each buffer written, index expressions that must differ between points of the free loops;
-    ``distinct`` says that they plainly do.
+    ``keys`` are, for each buffer written, index expressions that must differ between points of the
+    free loops; ``distinct`` says that they plainly do.
     """
 
     block: Block
@@ -111,7 +113,9 @@ def _variables_of(access: Access) -> Iterable[Var]:
 
 
 def _keys(block: Block, inside: set[Var]) -> tuple[tuple[Expr, ...], ...] | None:
-    """For each buffer written, the indices that all accesses share and that depend on free loops alone."""
+    """For each buffer written, the indices that all accesses share and that depend on free loops
+    alone.
+    """
     within = accesses(block.body + block.init)
     written = {a.buffer for a in within if a.kind == "store"}
     outside = (*(axis.binding for axis in block.iters), *_optional(block.where))
@@ -143,7 +147,7 @@ def _optional(x: Expr | None) -> tuple[Expr, ...]:
 def _plainly_distinct(
     block: Block, free: tuple[For, ...], keys: tuple[tuple[Expr, ...], ...]
 ) -> bool:
-    """Whether every free loop is an axis of its own, and every buffer is indexed by all of these."""
+    """Whether every free loop is an axis of its own, and all of these index every buffer."""
     direct = {axis.binding: axis.var for axis in block.iters if isinstance(axis.binding, Var)}
     return all(direct.get(loop.var) in key for loop in free for key in keys)
 

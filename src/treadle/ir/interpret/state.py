@@ -10,8 +10,8 @@ from treadle.expr.dtype import i64
 from treadle.expr.scalar import Expr, Var
 from treadle.ir.tensor import Buffer
 
-# A value is a Python int (i64), a bool, a NumPy scalar or a vector (lanes,). Over a mesh of points of rank k, it may
-# also be an array of rank k (k + 1 for vectors, lanes last).
+# A value is a Python int (i64), a bool, a NumPy scalar or a vector (lanes,). Over a mesh of points
+# of rank k, it may also be an array of rank k (k + 1 for vectors, lanes last).
 Scalar = Any
 
 
@@ -42,7 +42,9 @@ def poisoned(buffer: Buffer, shape: tuple[int, ...]) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True)
 class Element:
-    """What the text of a load or store says: the buffer, and which indices (and whether the mask) are vectors."""
+    """What the text of a load or store says: the buffer, and which indices (and whether the mask)
+    are vectors.
+    """
 
     buffer: Buffer
     vectors: tuple[bool, ...]
@@ -66,7 +68,8 @@ class Element:
 
 
 def load(state: State, element: Element, indices: list[Scalar], mask: Scalar | None) -> Scalar:
-    """The elements of a buffer at ``indices``; zero, and no memory touched, where ``mask`` is false.
+    """The elements of a buffer at ``indices``; zero, and no memory touched, where ``mask`` is
+    false.
 
     Raises:
         RuntimeFault: E0761 if an index is out of bounds where the mask holds.
@@ -139,7 +142,8 @@ def _spread(element: Element, points: list[Scalar]) -> list[Scalar]:
 def _touched(state: State, element: Element, mask: Scalar | None) -> np.ndarray | None:
     """Where memory is touched: at active points where the mask holds; ``None`` everywhere.
 
-    A mask over the lanes of a buffer's own vectors counts as one for the vector: any lane touches it.
+    A mask over the lanes of a buffer's own vectors counts as one for the vector: any lane touches
+    it.
     """
     if mask is not None:
         mask = np.asarray(mask)

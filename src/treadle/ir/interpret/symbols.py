@@ -17,11 +17,12 @@ def solve(
 ) -> None:
     """Add to ``symbols`` what makes each expression equal to its integer, and check all of them.
 
-    An expression may give the value of one symbol that it is linear in. ``what`` names the function for the message,
-    and ``where`` each pair.
+    An expression may give the value of one symbol that it is linear in. ``what`` names the function
+    for the message, and ``where`` each pair.
 
     Raises:
-        RuntimeFault: E0762 when a dimension is another than the program says, E0763 when a symbol cannot be found.
+        RuntimeFault: E0762 when a dimension is another than the program says, E0763 when a symbol
+            cannot be found.
     """
     waiting = list(zip(pairs, where, strict=True))
     while waiting:

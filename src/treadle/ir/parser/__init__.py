@@ -16,7 +16,7 @@ from treadle.ir.parser.source import Source, call_name
 from treadle.ir.parser.tensor import read_tensor_function
 from treadle.ir.types import TensorType
 
-__all__ = ["parse", "parse_function", "ops_by_name"]
+__all__ = ["ops_by_name", "parse", "parse_function"]
 
 _KINDS = {"tensor.function", "graph.function"}
 
@@ -29,15 +29,15 @@ def ops_by_name(classes: Iterable[type[Op]]) -> dict[str, type[Op]]:
 def parse(
     text: str,
     ops: Mapping[str, type[Op]],
-    constants: Mapping[str, np.ndarray] = {},  # noqa: B006  (a constant)
+    constants: Mapping[str, np.ndarray] = {},
     source: str = "<text>",
 ) -> Module:
     """Read a module.
 
     Args:
         text: what ``str(module)`` gives, or a person writes.
-        ops: classes of operations by name; those that name functions (``call`` and others) are known anyway.
-        constants: data of constants that the text declares without.
+        ops: classes of operations by name; those that name functions (``call`` and others) are
+        known anyway. constants: data of constants that the text declares without.
         source: the name of the text in errors and spans.
 
     Raises:
@@ -63,8 +63,8 @@ def parse(
 
 def parse_function(
     text: str,
-    ops: Mapping[str, type[Op]] = {},  # noqa: B006  (a constant)
-    constants: Mapping[str, np.ndarray] = {},  # noqa: B006  (a constant)
+    ops: Mapping[str, type[Op]] = {},
+    constants: Mapping[str, np.ndarray] = {},
     source: str = "<text>",
 ) -> Function:
     """Read a text with one function, such as ``str(function)`` gives.
@@ -153,14 +153,14 @@ def _shape(type_: TensorType) -> tuple[int, ...] | None:
     return tuple(s for s in sizes if s is not None)
 
 
-def _data(
-    source: Source, node: ast.expr, type_: TensorType, shape: tuple[int, ...]
-) -> np.ndarray:
+def _data(source: Source, node: ast.expr, type_: TensorType, shape: tuple[int, ...]) -> np.ndarray:
     flat: list[float] = []
     _collect(source, node, shape, flat)
-    return np.array(flat, np.float64 if type_.dtype.is_float else object).astype(
-        type_.dtype.numpy
-    ).reshape(shape)
+    return (
+        np.array(flat, np.float64 if type_.dtype.is_float else object)
+        .astype(type_.dtype.numpy)
+        .reshape(shape)
+    )
 
 
 def _collect(source: Source, node: ast.expr, shape: tuple[int, ...], flat: list[float]) -> None:

@@ -39,7 +39,9 @@ _REDUCTIONS = frozenset({"reduce_add", "reduce_mul", "reduce_min", "reduce_max"}
 
 @dataclass(eq=False)
 class Scope:
-    """What names mean: variables and buffers. ``open`` takes an unknown name for a symbol (in graph functions)."""
+    """What names mean: variables and buffers. ``open`` takes an unknown name for a symbol (in graph
+    functions).
+    """
 
     source: Source
     variables: dict[str, Var] = field(default_factory=dict[str, Var])
@@ -47,7 +49,8 @@ class Scope:
     open: bool = False
 
     def expr(self, node: ast.expr, dtype: DType | None = None) -> Expr:
-        """An expression; a bare number takes ``dtype``, or else i64, f32 or bool as Python's type says.
+        """An expression; a bare number takes ``dtype``, or else i64, f32 or bool as Python's type
+        says.
 
         Raises:
             ParseError: E0003, E0004 or E0005 at the place of the mistake.
@@ -84,8 +87,10 @@ def _natural(value: Number) -> DType:
     return boolean if isinstance(value, bool) else i64 if isinstance(value, int) else f32
 
 
-def _constant(scope: Scope, node: ast.Constant) -> Number:
-    if not isinstance(node.value, bool | int | float):
+def _constant(scope: Scope, node: ast.Constant) -> Expr | Number:
+    if isinstance(node.value, bool):
+        return Const(node.value, boolean)
+    if not isinstance(node.value, int | float):
         raise scope.source.error("E0003", "a number was expected", node)
     return node.value
 
@@ -204,7 +209,9 @@ def typed_constant(source: Source, dtype: DType, node: ast.Call) -> Const:
 
 
 def number(source: Source, node: ast.expr) -> Number | None:
-    """A number as written, with its sign; text (``"inf"``) is a float; ``None`` if it is something else."""
+    """A number as written, with its sign; text (``"inf"``) is a float; ``None`` if it is something
+    else.
+    """
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         inner = number(source, node.operand)
         return None if inner is None else -inner
@@ -268,7 +275,9 @@ def dtype_of(source: Source, node: ast.expr) -> DType:
     found = parse_dtype(node.id) if isinstance(node, ast.Name) else None
     if found is None:
         name = ast.unparse(node)
-        raise source.unknown("element type", name, ("f16", "f32", "f64", "bf16", "i64", "bool"), node)
+        raise source.unknown(
+            "element type", name, ("f16", "f32", "f64", "bf16", "i64", "bool"), node
+        )
     return found
 
 
@@ -291,7 +300,9 @@ def is_type(node: ast.AST) -> bool:
 
 
 def type_of(scope: Scope, node: ast.AST | None, owner: ast.AST) -> Type:
-    """``Tensor[(n, 64), f32]``, ``Tensor[ndim(2), f32]`` (its dimensions unknown) or ``Shape[(n,)]``."""
+    """``Tensor[(n, 64), f32]``, ``Tensor[ndim(2), f32]`` (its dimensions unknown) or
+    ``Shape[(n,)]``.
+    """
     if node is None or not isinstance(node, ast.Subscript) or not is_type(node):
         raise scope.source.error(
             "E0003", "a type was expected", node or owner, help="write Tensor[(n, 64), f32]"
@@ -301,9 +312,7 @@ def type_of(scope: Scope, node: ast.AST | None, owner: ast.AST) -> Type:
         return ShapeType(dims_of(scope, node.slice))
     parts = node.slice.elts if isinstance(node.slice, ast.Tuple) else []
     if len(parts) != 2:
-        raise scope.source.error(
-            "E0003", "a tensor type has a shape and an element type", node
-        )
+        raise scope.source.error("E0003", "a tensor type has a shape and an element type", node)
     dtype = dtype_of(scope.source, parts[1])
     rank = _rank(parts[0])
     if rank is not None:

@@ -60,7 +60,9 @@ class _Reader:
             else:
                 body.append(self._binding(stmt))
         if results is None:
-            raise self.source.error("E0002", f"{node.name} returns nothing", node, help="end with return")
+            raise self.source.error(
+                "E0002", f"{node.name} returns nothing", node, help="end with return"
+            )
         span = self.source.span(node)
         return GraphFunction(node.name, params, tuple(body), results, tuple(assumes), span)
 
@@ -117,14 +119,10 @@ class _Reader:
             raise self.source.error(
                 "E0003", f"{len(types)} results are given {len(names)} names", node
             )
-        outputs = tuple(
-            self._define(n.id, t, n) for n, t in zip(names, types, strict=True)
-        )
+        outputs = tuple(self._define(n.id, t, n) for n, t in zip(names, types, strict=True))
         return Binding(outputs, op, args, self.source.span(node))
 
-    def _parts(
-        self, node: ast.stmt
-    ) -> tuple[list[ast.Name], ast.Call, tuple[Type, ...] | None]:
+    def _parts(self, node: ast.stmt) -> tuple[list[ast.Name], ast.Call, tuple[Type, ...] | None]:
         types: tuple[Type, ...] | None = None
         if isinstance(node, ast.AnnAssign):
             target, value = node.target, node.value
@@ -179,9 +177,7 @@ class _Reader:
             values[keyword.arg] = self._field(cls, keyword.arg, keyword.value)
         for declared in op_fields(cls):
             if declared.name not in values and default_of(declared) is MISSING:
-                raise self.source.error(
-                    "E0003", f"{name} needs {declared.name}=...", node
-                )
+                raise self.source.error("E0003", f"{name} needs {declared.name}=...", node)
         return self._made(cls, values, node), tuple(self._atom(a) for a in positional)
 
     def _made(self, cls: type[Op], values: dict[str, Any], node: ast.Call) -> Op:

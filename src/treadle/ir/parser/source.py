@@ -13,9 +13,9 @@ from treadle.base.span import Span
 class Source:
     """The text and its name.
 
-    Codes of the errors made here: E0001 Python syntax, E0002 a statement that has no place, E0003 a wrong form of
-    something known, E0004 an unknown name, E0005 types that do not fit, E0006 a name defined twice, E0007 a result type
-    that differs, E0008 a constant without data.
+    Codes of the errors made here: E0001 Python syntax, E0002 a statement that has no place, E0003 a
+    wrong form of something known, E0004 an unknown name, E0005 types that do not fit, E0006 a name
+    defined twice, E0007 a result type that differs, E0008 a constant without data.
     """
 
     name: str

@@ -36,7 +36,7 @@ _LOOPS: dict[str, LoopKind] = {
 }
 _AXES: dict[str, IterKind] = {"spatial": "spatial", "reduction": "reduce"}
 _SCOPES: dict[str, MemoryScope] = {"global": "global", "stack": "stack", "register": "register"}
-_PARAMS = 'write Buffer[(n, 64), f32], Output[(n,), f32], or i64'
+_PARAMS = "write Buffer[(n, 64), f32], Output[(n,), f32], or i64"
 
 
 def read_tensor_function(source: Source, node: ast.FunctionDef) -> TensorFunction:
@@ -219,9 +219,7 @@ class _Reader:
             var = self._define(Var(target.id, found.dtype), target)
             return Let(var, found, self.source.span(node))
         if kind in _AXES:
-            raise self.source.error(
-                "E0002", "an axis stands at the beginning of a block", node
-            )
+            raise self.source.error("E0002", "an axis stands at the beginning of a block", node)
         raise self.source.error(
             "E0003",
             f"'{target.id}' is a name, and only elements are assigned to",
@@ -233,9 +231,7 @@ class _Reader:
         assert isinstance(node.value, ast.Call)
         given = keywords(self.source, node.value, ("scope",))
         if len(node.value.args) != 2:
-            raise self.source.error(
-                "E0003", "alloc takes a shape and an element type", node.value
-            )
+            raise self.source.error("E0003", "alloc takes a shape and an element type", node.value)
         shape, dtype = node.value.args
         memory = self._memory_scope(given["scope"]) if "scope" in given else "global"
         dims = dims_of(self.scope, shape)

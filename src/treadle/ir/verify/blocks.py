@@ -1,9 +1,11 @@
-"""Rules of blocks: the axes step through their domains, each loop serves one axis, or parts of it serve several.
+"""Rules of blocks: the axes step through their domains, each loop serves one axis, or parts of it
+serve several.
 
-A binding is quasi-affine when it is a sum of pieces of loop variables, ``(i // lower) % extent``, times coefficients.
-Axes are independent when no two of them use overlapping pieces of one loop: ``i // 4`` and ``i % 4`` are apart, ``i`` and
-``2 * i`` are not. Overlap inside one spatial axis (``i * 4 + j`` with ``j`` up to 6) computes elements again, which is
-harmless; inside a reduction it would count them twice.
+A binding is quasi-affine when it is a sum of pieces of loop variables, ``(i // lower) % extent``,
+times coefficients. Axes are independent when no two of them use overlapping pieces of one loop: ``i
+// 4`` and ``i % 4`` are apart, ``i`` and ``2 * i`` are not. Overlap inside one spatial axis (``i *
+4 + j`` with ``j`` up to 6) computes elements again, which is harmless; inside a reduction it would
+count them twice.
 """
 
 from collections.abc import Iterable
@@ -21,7 +23,8 @@ from treadle.ir.verify.report import refusal
 class Piece:
     """``(loop // lower) % extent``; an extent of ``None`` goes to the loop's end.
 
-    Several loops that were one before they were split count as one: then ``loop`` is their sum, ``i * 4 + j``.
+    Several loops that were one before they were split count as one: then ``loop`` is their sum, ``i
+    * 4 + j``.
     """
 
     loop: Expr
@@ -31,7 +34,9 @@ class Piece:
 
 
 def check_independence(function: TensorFunction) -> None:
-    """No two axes of a block move with the same part of a loop, and no reduction step is taken twice."""
+    """No two axes of a block move with the same part of a loop, and no reduction step is taken
+    twice.
+    """
     for block, loops, facts in _blocks(function):
         used: list[tuple[Piece, IterVar]] = []
         for axis in block.iters:
@@ -53,9 +58,7 @@ def check_independence(function: TensorFunction) -> None:
             used += [(piece, axis) for piece in pieces]
 
 
-def _dependent(
-    function: TensorFunction, axis: IterVar, other: IterVar, piece: Piece
-) -> Exception:
+def _dependent(function: TensorFunction, axis: IterVar, other: IterVar, piece: Piece) -> Exception:
     return refusal(
         "E0208",
         f"the axes '{other.var.name}' and '{axis.var.name}' are not independent",
@@ -67,7 +70,7 @@ def _dependent(
 
 
 def check_domains(function: TensorFunction) -> None:
-    """A binding stays in its axis's domain (or ``where`` guards it), and a reduction's covers it."""
+    """A binding stays in its axis's domain, or ``where`` guards it; a reduction's covers it."""
     for block, loops, facts in _blocks(function):
         for axis in block.iters:
             if loads(axis.binding, axis.extent):

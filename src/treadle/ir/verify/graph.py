@@ -49,9 +49,7 @@ def _define(
     seen[value.name] = value
 
 
-def _undefined(
-    function: GraphFunction, node: Binding | GraphFunction, value: Value
-) -> Exception:
+def _undefined(function: GraphFunction, node: Binding | GraphFunction, value: Value) -> Exception:
     return refusal(
         "E0202",
         f"'{value.name}' is used before it is defined, or belongs to another function",
@@ -210,7 +208,7 @@ def _miscounted(
 
 
 def check_types(function: GraphFunction, module: Module) -> None:
-    """What ``infer`` says of operands does not contradict what is recorded; either may know less."""
+    """What ``infer`` says does not contradict what is recorded; either may know less."""
     for binding in function.body:
         try:
             inferred = binding.op.infer(*(a.type for a in binding.args))  # type: ignore[arg-type]

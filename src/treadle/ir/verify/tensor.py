@@ -31,7 +31,7 @@ def is_name(name: str) -> bool:
 
 
 def check_names(function: TensorFunction) -> None:
-    """Names of parameters, symbols, loops, axes, lets, buffers are unique; so are those of blocks."""
+    """Names of parameters, symbols, loops, axes, lets and buffers are unique; so are blocks'."""
     seen: set[str] = set()
     for name, node in _definitions(function):
         if not is_name(name):

@@ -1,0 +1,49 @@
+"""The ONNX front end: ``import_module`` makes a module of a model."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from os import PathLike
+from typing import Any
+
+import numpy as np
+from onnx import ModelProto
+
+from treadle.frontend.onnx.catalogue import CATALOGUE
+from treadle.frontend.onnx.importer import Importer
+from treadle.frontend.onnx.loading import load
+from treadle.frontend.onnx.support import check_operators
+from treadle.frontend.onnx.value import NeedsValue
+from treadle.ir.module import Module
+
+__all__ = ["Imported", "NeedsValue", "import_module"]
+
+
+@dataclass(frozen=True, eq=False)
+class Imported:
+    """A module with the entry ``main``, and the library functions that it calls."""
+
+    module: Module
+    libraries: Mapping[str, Callable[..., Any]] = field(default_factory=dict[str, Callable[..., Any]])
+
+
+def import_module(
+    model: str | PathLike[str] | bytes | ModelProto, *, constants: Mapping[str, np.ndarray] = {}  # noqa: B006
+) -> Imported:
+    """Import an ONNX model.
+
+    The parameters of ``main`` are the graph's inputs that are no initializers, in order and by their names. A dimension
+    that has a name in the model is a symbol of that name; one that has none is a symbol of its own. ``constants`` are
+    values of inputs that shapes depend on; such an input stays a parameter, and whoever calls must pass that value.
+
+    Raises:
+        ModelImportError: E0601 with every operator that is not supported, E0602 when a shape depends on computed data,
+            E0603 (``NeedsValue``) when one depends on inputs that ``constants`` has not, E0604 for types of values that
+            are not supported, E0605 for nodes that break ONNX's rules, E0608 for constants of no input, E0611 to E0613
+            for files that cannot be read.
+        TypeMismatch: when operands do not fit, which the model's author or the exporter must mend.
+    """
+    proto, folder = load(model)
+    source = str(model) if isinstance(model, str | PathLike) else proto.graph.name or "model"
+    check_operators(proto, CATALOGUE, source)
+    importer = Importer(proto, folder, source, CATALOGUE, dict(constants))
+    return Imported(importer.module())

@@ -1,0 +1,193 @@
+"""Functions under construction: where bindings go, and what a nested function takes from the one around it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from onnx import GraphProto
+
+from treadle.base.errors import InternalError, ModelImportError
+from treadle.expr.dtype import DType, from_numpy
+from treadle.expr.scalar import Const, Expr, Var, as_expr
+from treadle.frontend.onnx.value import Known, NeedsValue, Operand
+from treadle.ir.graph import Atom, ConstantRef, GraphFunction, Literal, ShapeLiteral, Value
+from treadle.ir.graph_builder import GraphBuilder, Traced
+from treadle.ir.module import Constant
+from treadle.ir.op import Op
+from treadle.ir.types import tensor
+from treadle.ops.elementwise import Cast
+from treadle.ops.reshape import Reshape, reshaped
+from treadle.ops.shape import Concat
+
+RunGraph = Callable[["Region", GraphProto, Sequence[Operand]], list[Operand]]
+
+
+@dataclass(eq=False)
+class Program:
+    """What all functions of a module under construction share."""
+
+    functions: dict[str, GraphFunction] = field(default_factory=dict[str, GraphFunction])
+    constants: dict[str, Constant] = field(default_factory=dict[str, Constant])
+    symbols: dict[str, Var] = field(default_factory=dict[str, Var])
+    _names: GraphBuilder = field(default_factory=lambda: GraphBuilder("names"))
+
+    def fresh(self, hint: str) -> str:
+        """A name for a function or a constant that no other has."""
+        return self._names.fresh(hint)
+
+    def constant(self, array: np.ndarray, hint: str) -> ConstantRef:
+        """A constant of the module; its array must not change any more."""
+        dtype = from_numpy(array.dtype)
+        if dtype is None:
+            raise InternalError(f"no element type for {array.dtype}")
+        name = self.fresh(hint)
+        type_ = tensor(array.shape, dtype)
+        self.constants[name] = Constant(type_, array)
+        return ConstantRef(name, type_)
+
+
+@dataclass(eq=False)
+class Region:
+    """One function under construction.
+
+    ``taken`` has, for every value of an enclosing function that this one uses, the value there and the parameter here.
+    """
+
+    builder: GraphBuilder
+    program: Program
+    outer: "Region | None" = None
+    taken: dict[Atom, tuple[Traced, Traced]] = field(default_factory=dict[Atom, tuple[Traced, Traced]])
+    _made: dict[Known, Traced] = field(default_factory=dict[Known, Traced])
+
+    def bring(self, x: Traced) -> Traced:
+        """``x`` as a value of this function; a value of one around it becomes a parameter."""
+        if x.builder is self.builder:
+            return x
+        if isinstance(x.atom, Literal | ConstantRef | ShapeLiteral):
+            return Traced(self.builder, x.atom)
+        found = self.taken.get(x.atom)
+        if found is not None:
+            return found[1]
+        if self.outer is None:
+            raise InternalError(f"'{x.atom.name}' is used outside of the function that defines it")
+        outside = self.outer.bring(x)
+        inside = self.builder.input(x.atom.name, x.type)
+        self.taken[x.atom] = (outside, inside)
+        return inside
+
+    def traced(self, operand: Operand, hint: str = "constant") -> Traced:
+        """An operand as a value of this function; one that is only known becomes a constant or is computed."""
+        if operand.traced is not None:
+            return self.bring(operand.traced)
+        if operand.known is None:
+            raise InternalError("an operand is neither known nor traced")
+        return self.known(operand.known, hint)
+
+    def known(self, value: Known, hint: str = "constant") -> Traced:
+        """A known value as a value of this function."""
+        found = self._made.get(value)
+        if found is None:
+            found = self._made[value] = self._make(value, hint)
+        return found
+
+    def _make(self, value: Known, hint: str) -> Traced:
+        if value.array.ndim == 0:
+            return Traced(self.builder, Literal(value.literal()))
+        if value.is_concrete:
+            return Traced(self.builder, self.program.constant(value.array, hint))
+        parts = [self._element(x, value.dtype) for x in value.exprs()]
+        flat = parts[0] if len(parts) == 1 else self.builder.emit(Concat(0), *parts)
+        return reshaped(flat, value.type.dims)
+
+    def _element(self, x: Expr, dtype: DType) -> Traced:
+        scalar = Traced(self.builder, Literal(x if x.dtype == dtype else as_expr(x)))
+        one = Reshape((1,))(scalar)
+        return one if one.dtype == dtype else Cast(dtype)(one)
+
+    def nested(self, hint: str) -> "Region":
+        """A region for a function that is called from this one."""
+        name = self.program.fresh(hint)
+        return Region(GraphBuilder(name, self.builder.span), self.program, self)
+
+    def take_all(self, others: "Region") -> None:
+        """Add the parameters that a sibling took, in its order, so that both take the same operands after their own."""
+        for atom, (outside, _) in others.taken.items():
+            if atom not in self.taken:
+                name = atom.name if isinstance(atom, Value) else "value"
+                self.taken[atom] = (outside, self.builder.input(name, outside.type))
+
+    def close(self, *results: Traced) -> None:
+        """Finish the function; its last parameter gives it the symbols of the program, if there are any."""
+        symbols = tuple(self.program.symbols.values())
+        if symbols:
+            shape = ShapeLiteral(symbols)
+            self.builder.params.append(Value(self.builder.fresh("symbols"), shape.type))
+        function = self.builder.finish(*[self.bring(r) for r in results])
+        self.program.functions[function.name] = function
+
+    def operands_of(self, child: "Region") -> list[Traced]:
+        """What this function must pass to a closed child after the child's own operands."""
+        taken = [self.bring(outside) for outside, _ in child.taken.values()]
+        symbols = tuple(self.program.symbols.values())
+        return [*taken, Traced(self.builder, ShapeLiteral(symbols))] if symbols else taken
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """Where a node is converted: the function that its operations go to, and what the node says of itself.
+
+    ``wanted`` tells which results something uses; ``version`` is the opset of the node's domain.
+    """
+
+    region: Region
+    version: int
+    wanted: tuple[bool, ...]
+    place: str
+    run_graph: RunGraph
+
+    @property
+    def builder(self) -> GraphBuilder:
+        """The builder of the function."""
+        return self.region.builder
+
+    def wants(self, index: int) -> bool:
+        """Whether result ``index`` is used."""
+        return index < len(self.wanted) and self.wanted[index]
+
+    def emit(self, op: Op, *args: Traced) -> Traced:
+        """Add an operation, which may be one without operands."""
+        return self.builder.emit(op, *args)
+
+    def constant(self, array: np.ndarray) -> Traced:
+        """An array as a constant of the module (a literal, if it is a scalar)."""
+        return self.region.known(Known.of(np.asarray(array)))
+
+    def number(self, value: float | bool, dtype: DType) -> Traced:
+        """A number as an operand."""
+        return Traced(self.builder, Literal(Const(value, dtype)))
+
+    def traced(self, operand: Operand) -> Traced:
+        """An operand as a value of the program."""
+        return self.region.traced(operand)
+
+    def known(self, operand: Operand, what: str) -> Known:
+        """What an operand holds.
+
+        Raises:
+            NeedsValue: E0603 when it depends on inputs of the model whose values are not given.
+            ModelImportError: E0602 when it depends on nothing that could be given.
+        """
+        if operand.known is not None:
+            return operand.known
+        raise unknown(operand, what, self.place)
+
+
+def unknown(operand: Operand, what: str, place: str) -> ModelImportError:
+    """The error of an operand whose value must be known and is not."""
+    if operand.sources:
+        return NeedsValue(tuple(sorted(operand.sources)), what, place)
+    return ModelImportError(
+        "E0602", f"{what} depends on data that are computed when the model runs", place=place,
+        help="replace it by a constant in the model",
+    )
+

@@ -1,0 +1,127 @@
+"""What a converter sees of the node it converts."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+
+from treadle.expr.dtype import DType
+from treadle.expr.scalar import Const, Expr, as_expr, cast, int_value
+from treadle.expr.simplify import simplify
+from treadle.frontend.torch.dtypes import from_torch
+from treadle.frontend.torch.symbols import Symbols
+from treadle.ir.graph_builder import GraphBuilder, Traced
+from treadle.ir.op import Op
+from treadle.ir.types import TensorType
+from treadle.ops._shapes import same_dims
+from treadle.ops.elementwise import Cast
+from treadle.ops.reshape import Reshape
+from treadle.ops.shape import Permute
+
+Number = int | float | bool
+Operand = Traced | Expr | Number
+Size = Expr | int
+Converted = Traced | tuple[Traced | None, ...]
+Converter = Callable[..., Converted]
+
+
+class Unsupported(Exception):
+    """A converter cannot express the node it was given; the message says what of it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """One node of an fx graph, and the function that its translation is added to."""
+
+    builder: GraphBuilder
+    node: fx.Node
+    symbols: Symbols
+
+    @property
+    def values(self) -> tuple[Any, ...]:
+        """What PyTorch inferred of the results: tensors without data, or numbers."""
+        found = self.node.meta["val"]
+        return tuple(found) if isinstance(found, tuple | list) else (found,)
+
+    @property
+    def dtype(self) -> DType:
+        """The dtype of the (first) result."""
+        return self.dtypes[0]
+
+    @property
+    def dtypes(self) -> tuple[DType, ...]:
+        """The dtypes of all results."""
+        return tuple(
+            tensor_type(v, self.symbols).dtype for v in self.values if isinstance(v, torch.Tensor)
+        )
+
+    @property
+    def shape(self) -> tuple[Expr, ...]:
+        """The shape of the (first) result."""
+        return self.symbols.dims(self.values[0])
+
+    def emit(self, op: Op, *args: Traced) -> Traced:
+        """Add an operation with one result."""
+        (result,) = self.emit_all(op, *args)
+        return result
+
+    def emit_all(self, op: Op, *args: Traced) -> tuple[Traced, ...]:
+        """Add an operation with any number of results."""
+        return self.builder.emit_all(op, *args, name=f"{self.node.name}_{op.op_name()}")
+
+    def literal(self, value: Number | Expr, dtype: DType) -> Traced:
+        """A number as a tensor of no dimensions."""
+        if isinstance(value, Expr) and not isinstance(value, Const):
+            return self.builder.literal(cast(value, dtype), dtype)
+        return self.builder.literal(value.value if isinstance(value, Const) else value, dtype)
+
+    def cast(self, x: Traced, dtype: DType) -> Traced:
+        """``x`` in another dtype; itself when it has that one."""
+        return x if x.dtype is dtype else self.emit(Cast(dtype), x)
+
+    def operand(self, x: Operand, dtype: DType) -> Traced:
+        """A tensor or a number as a tensor of ``dtype``."""
+        return self.cast(x, dtype) if isinstance(x, Traced) else self.literal(x, dtype)
+
+    def reshape(self, x: Traced, shape: tuple[Size, ...]) -> Traced:
+        """``x`` in another shape; itself when it has that one."""
+        dims = tuple(simplify(as_expr(d)) for d in shape)
+        return x if same_dims(x.shape, dims) else self.emit(Reshape(dims), x)
+
+    def permute(self, x: Traced, axes: tuple[int, ...]) -> Traced:
+        """``x`` with its axes in another order; itself when the order stays."""
+        return x if axes == tuple(range(x.ndim)) else self.emit(Permute(axes), x)
+
+
+def axis_of(dim: int, ndim: int) -> int:
+    """An axis counted from the front; a tensor of rank 0 is taken to have one, as PyTorch does."""
+    return dim % max(ndim, 1)
+
+
+def axes_of(dims: int | tuple[int, ...] | None, ndim: int) -> tuple[int, ...]:
+    """Axes counted from the front, in ascending order; all of them for ``None`` and for none."""
+    if ndim == 0:
+        return ()
+    if dims is None or dims == ():
+        return tuple(range(ndim))
+    return tuple(sorted(d % ndim for d in ((dims,) if isinstance(dims, int) else dims)))
+
+
+def known(x: Size, what: str) -> int:
+    """The integer that a size is; refuses symbols where only a number will do."""
+    found = int_value(x)
+    if found is None:
+        raise Unsupported(f"{what} is symbolic: {x}")
+    return found
+
+
+def tensor_type(value: torch.Tensor, symbols: Symbols) -> TensorType:
+    """The type of a tensor without data."""
+    dtype = from_torch(value.dtype)
+    if dtype is None:
+        raise Unsupported(f"there is no element type for {value.dtype}")
+    if value.layout is not torch.strided:
+        raise Unsupported(f"the layout {value.layout} is not dense")
+    return TensorType(symbols.dims(value), value.ndim, dtype)

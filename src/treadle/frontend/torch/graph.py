@@ -1,0 +1,389 @@
+"""From a graph of ATen operators to graph functions of a module."""
+
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import fx
+
+from treadle.base.errors import InternalError, ModelImportError, TypeMismatch
+from treadle.base.span import Span
+from treadle.expr.dtype import DType
+from treadle.expr.scalar import Const, Expr, variables
+from treadle.frontend.torch.context import (
+    Context,
+    Converted,
+    Unsupported,
+    tensor_type,
+)
+from treadle.frontend.torch.converters import CONVERTERS
+from treadle.frontend.torch.dtypes import from_torch, to_numpy
+from treadle.frontend.torch.fallback import Library, library_function, operands_of
+from treadle.frontend.torch.spans import span_of
+from treadle.frontend.torch.symbols import SYMBOLIC, Symbols, UnknownSymbol
+from treadle.ir.calls import CallLibrary, Cond, MatchCast, WhileLoop
+from treadle.ir.graph import Binding, GraphFunction, ShapeLiteral, Value
+from treadle.ir.graph_builder import GraphBuilder, Traced
+from treadle.ir.module import Constant, Module
+from treadle.ir.types import ShapeType, TensorType
+from treadle.ops._shapes import same_dims
+
+# Arguments that say nothing of values: where and how a tensor is stored, and in which order random numbers come.
+_IGNORED = frozenset(
+    {"layout", "device", "pin_memory", "memory_format", "non_blocking", "copy", "generator", "out"}
+)
+# Nodes that check what holds anyway once the program was exported, or that guide PyTorch's own compiler.
+_SKIPPED = frozenset(
+    {
+        "aten._assert_async.msg",
+        "aten._assert_tensor_metadata.default",
+        "aten.sym_constrain_range.default",
+        "aten.sym_constrain_range_for_size.default",
+        "aten._functional_assert_async.msg",
+    }
+)
+_INLINED = frozenset({"wrap_with_set_grad_enabled", "wrap_with_autocast"})
+
+
+@dataclass(frozen=True)
+class Problem:
+    """An operator that cannot be imported: which, where and why."""
+
+    operator: str
+    node: str
+    span: Span
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.operator} ({self.reason}), node '{self.node}' at {self.span}"
+
+
+@dataclass(eq=False)
+class Importing:
+    """What the functions of one program share while they are built."""
+
+    symbols: Symbols
+    fallback: bool = False
+    functions: dict[str, GraphFunction] = field(default_factory=dict[str, GraphFunction])
+    constants: dict[str, Constant] = field(default_factory=dict[str, Constant])
+    libraries: dict[str, Library] = field(default_factory=dict[str, Library])
+    problems: list[Problem] = field(default_factory=list[Problem])
+
+    def finish(self, main: GraphFunction) -> Module:
+        """The module, or the error that lists every problem.
+
+        Raises:
+            ModelImportError: E0601.
+        """
+        if self.problems:
+            raise _unsupported(self.problems)
+        return Module({main.name: main, **self.functions}, self.constants)
+
+
+def _unsupported(problems: list[Problem]) -> ModelImportError:
+    names = sorted({p.operator for p in problems})
+    count = f"{len(names)} operators" if len(names) > 1 else "an operator"
+    return ModelImportError(
+        "E0601",
+        f"the model uses {count} without a translation: {', '.join(names)}",
+        place=str(problems[0].span),
+        notes=tuple(map(str, problems)),
+        help='pass fallback="torch" to let PyTorch run what does not depend on data in its shapes, or rewrite the model',
+    )
+
+
+def import_graph(
+    graph: fx.GraphModule,
+    *,
+    name: str = "main",
+    fallback: bool = False,
+    symbols: Symbols | None = None,
+) -> tuple[Module, Mapping[str, Library]]:
+    """A functional graph of ATen operators on fake tensors (as AOTAutograd gives) as a module of one entry.
+
+    Every placeholder becomes a parameter; a symbolic integer becomes a parameter of type ``Shape`` with one dimension.
+    Results that are no tensors are left out.
+
+    Raises:
+        ModelImportError: E0601 for operators without a translation.
+    """
+    importing = Importing(symbols or Symbols(), fallback)
+    translator = GraphTranslator(importing, graph, name)
+    for node in graph.graph.find_nodes(op="placeholder"):
+        importing.symbols.introduce_all(node.meta["val"])
+    for node in graph.graph.find_nodes(op="placeholder"):
+        translator.parameter(node)
+    results = [r for r in translator.translate() if isinstance(r, Traced)]
+    importing.constants.update(translator.builder.constants)
+    return importing.finish(translator.builder.finish(*results)), importing.libraries
+
+
+class GraphTranslator:
+    """One fx graph, on its way to one graph function.
+
+    The caller first gives values to the placeholders (``parameter`` or ``values``), then calls ``translate``.
+    """
+
+    def __init__(
+        self,
+        importing: Importing,
+        graph: fx.GraphModule,
+        name: str,
+        builder: GraphBuilder | None = None,
+    ) -> None:
+        self.importing = importing
+        self.graph = graph
+        self.builder = GraphBuilder(name) if builder is None else builder
+        self.values: dict[fx.Node, Any] = {}
+
+    @property
+    def symbols(self) -> Symbols:
+        """The symbols of the program."""
+        return self.importing.symbols
+
+    def parameter(self, node: fx.Node) -> None:
+        """Make a parameter of a placeholder: a tensor, or a symbolic integer; another number is known."""
+        value = node.meta.get("val")
+        if isinstance(value, torch.Tensor):
+            self.values[node] = self.builder.input(node.name, tensor_type(value, self.symbols))
+        elif isinstance(value, SYMBOLIC):
+            size = self.symbols.expr(value)
+            self.builder.input(node.name, ShapeType((size,)))
+            self.values[node] = size
+        else:
+            self.values[node] = value
+
+    def translate(self) -> tuple[Any, ...]:
+        """Translate every node; the values of the output node, in order."""
+        for node in self.graph.graph.nodes:
+            self.builder.span = span_of(node)
+            if node.op == "output":
+                found = node.args[0]
+                outputs = found if isinstance(found, tuple | list) else (found,)
+                self.builder.span = None
+                return tuple(self._value(o) for o in outputs)
+            if node.op == "get_attr":
+                self.values[node] = self._attribute(node)
+            elif node.op == "call_function":
+                self.values[node] = self._translated(node)
+        raise InternalError("the fx graph has no output")
+
+    def _attribute(self, node: fx.Node) -> Any:
+        found: Any = self.graph
+        for part in str(node.target).split("."):
+            found = getattr(found, part)
+        if isinstance(found, torch.Tensor):
+            return self.builder.constant(node.name, to_numpy(found.contiguous()))
+        return found
+
+    def _value(self, argument: Any) -> Any:
+        """An argument of a node as converters take it."""
+        if isinstance(argument, fx.Node):
+            return self.values[argument]
+        if isinstance(argument, tuple | list):
+            return tuple(self._value(a) for a in argument)
+        if isinstance(argument, torch.dtype):
+            found = from_torch(argument)
+            if found is None:
+                raise Unsupported(f"there is no element type for {argument}")
+            return found
+        return argument
+
+    def _translated(self, node: fx.Node) -> Any:
+        """The value of a call; where there is none, the problem is noted and a stand-in returned."""
+        target = node.target
+        try:
+            if isinstance(node.meta.get("val"), SYMBOLIC):
+                return _number(self.symbols.expr(node.meta["val"]))
+            if target is operator.getitem:
+                return self._value(node.args[0])[node.args[1]]
+            if isinstance(target, torch._ops.HigherOrderOperator):
+                return self._higher_order(node, target.name())
+            return self._operator(node, str(target))
+        except UnknownSymbol as e:
+            return self._problem(node, str(e))
+        except Unsupported as e:
+            return self._fallback(node, str(e))
+        except TypeMismatch as e:
+            return self._fallback(node, e.message)
+
+    def _operator(self, node: fx.Node, name: str) -> Any:
+        if name in _SKIPPED:
+            return None
+        if name == "aten._assert_scalar.default":
+            self._assume(node.args[0])
+            return None
+        converter = CONVERTERS.get(name)
+        if converter is None:
+            raise Unsupported("no converter")
+        context = Context(self.builder, node, self.symbols)
+        return self._checked(context, converter(context, *self._arguments(node)))
+
+    def _arguments(self, node: fx.Node) -> list[Any]:
+        """The arguments in the order of the operator's schema, defaults filled in."""
+        target = node.target
+        assert isinstance(target, torch._ops.OpOverload)
+        found: list[Any] = []
+        for position, argument in enumerate(target._schema.arguments):
+            if argument.name in _IGNORED:
+                continue
+            if position < len(node.args):
+                value = node.args[position]
+            else:
+                default = argument.default_value if argument.has_default_value() else None
+                value = node.kwargs.get(argument.name, default)
+            # A schema says a dtype as a number when it is a default; there is none but None.
+            found.append(self._value(value))
+        return found
+
+    def _assume(self, claim: Any) -> None:
+        """What the program asserts of sizes becomes a fact."""
+        value = self._value(claim)
+        if isinstance(value, Expr) and not isinstance(value, Const) and variables(value):
+            self.builder.assumes.append(value)
+
+    def _checked(self, c: Context, result: Converted) -> Converted:
+        """The result under the node's name, with the types that PyTorch has for it."""
+        results = result if isinstance(result, tuple) else (result,)
+        expected = [v for v in c.values if isinstance(v, torch.Tensor)]
+        fitted = list(results)
+        for k, (found, value) in enumerate(zip(results, expected, strict=False)):
+            if found is not None:
+                fitted[k] = self._fitted(c, found, tensor_type(value, self.symbols))
+        named = _named(self.builder, c.node.name, tuple(fitted))
+        return named if isinstance(result, tuple) else named[0]
+
+    def _fitted(self, c: Context, found: Traced, expected: TensorType) -> Traced:
+        if found.dtype is not expected.dtype or found.ndim != expected.ndim:
+            raise InternalError(
+                f"the converter of {c.node.target} gives {found.type}; PyTorch says {expected}"
+            )
+        if same_dims(found.shape, expected.dims):
+            return found
+        # Equal for the sizes that PyTorch allows, by facts that it kept to itself.
+        return c.emit(MatchCast(expected), found)
+
+    def _problem(self, node: fx.Node, reason: str) -> Any:
+        self.importing.problems.append(
+            Problem(str(node.target), node.name, span_of(node), reason)
+        )
+        return self._stand_in(node.meta.get("val"))
+
+    def _stand_in(self, value: Any) -> Any:
+        """Something to go on with after a problem, so that one error tells all."""
+        if isinstance(value, tuple | list):
+            return tuple(self._stand_in(v) for v in value)
+        if not isinstance(value, torch.Tensor):
+            return value
+        try:
+            return Traced(self.builder, Value("unknown", tensor_type(value, self.symbols)))
+        except (Unsupported, UnknownSymbol):
+            return None
+
+    def _fallback(self, node: fx.Node, reason: str) -> Any:
+        """Leave a node to PyTorch if the user wants that, else note the problem."""
+        target = node.target
+        if not self.importing.fallback or not isinstance(target, torch._ops.OpOverload):
+            return self._problem(node, reason)
+        context = Context(self.builder, node, self.symbols)
+        try:
+            values = [v for v in context.values if isinstance(v, torch.Tensor)]
+            out = tuple(tensor_type(v, self.symbols) for v in values)
+        except (UnknownSymbol, Unsupported) as e:
+            return self._problem(node, str(e))
+        operands, template, tree = operands_of(
+            node, self._value, lambda x: context.literal(x, x.dtype)
+        )
+        if any(not isinstance(v, torch.Tensor) for v in context.values):
+            return self._problem(node, "a result is no tensor")
+        name = f"torch.{target}.{len(self.importing.libraries)}"
+        self.importing.libraries[name] = library_function(target, template, tree)
+        results = context.emit_all(CallLibrary(name, out), *operands)
+        named = _named(self.builder, node.name, results)
+        return named if isinstance(node.meta["val"], tuple | list) else named[0]
+
+    def _higher_order(self, node: fx.Node, name: str) -> Any:
+        if name in _INLINED:
+            return self._inlined(node)
+        context = Context(self.builder, node, self.symbols)
+        out = tuple(tensor_type(v, self.symbols) for v in context.values)
+        if name == "cond":
+            condition, then, orelse, operands = (self._value(a) for a in node.args)
+            pairs = [self._sub_function(f, f"{node.name}_{w}") for f, w in _branches(then, orelse)]
+            op = Cond(pairs[0], pairs[1], out)
+            arguments = (condition, *operands)
+        elif name == "while_loop":
+            test, body, carried, rest = (self._value(a) for a in node.args)
+            names = [
+                self._sub_function(test, f"{node.name}_test"),
+                self._sub_function(body, f"{node.name}_body"),
+            ]
+            op = WhileLoop(names[0], names[1], len(carried), out)
+            arguments = (*carried, *rest)
+        else:
+            raise Unsupported("no converter")
+        results = context.emit_all(op, *(self._operand(context, a) for a in arguments))
+        return _named(self.builder, node.name, results)
+
+    def _operand(self, c: Context, x: Any) -> Traced:
+        if isinstance(x, Traced):
+            return x
+        if isinstance(x, Expr):
+            return Traced(self.builder, ShapeLiteral((x,)))
+        raise Unsupported(f"an operand is neither a tensor nor a size: {x!r}")
+
+    def _sub_function(self, graph: fx.GraphModule, name: str) -> str:
+        unique = self.builder.fresh(name)
+        inner = GraphTranslator(self.importing, graph, unique)
+        for node in graph.graph.find_nodes(op="placeholder"):
+            inner.parameter(node)
+        results = inner.translate()
+        if any(not isinstance(r, Traced) for r in results):
+            raise Unsupported("a branch returns something that is no tensor")
+        if inner.builder.constants:
+            raise Unsupported("a branch holds a tensor of its own; pass it as an operand")
+        self.importing.functions[unique] = inner.builder.finish(*results)
+        return unique
+
+    def _inlined(self, node: fx.Node) -> Any:
+        """A part of the graph that PyTorch keeps apart for a mode (gradients, autocast) that is decided by now."""
+        arguments = [self._value(a) for a in node.args]
+        position = next(k for k, a in enumerate(arguments) if isinstance(a, fx.GraphModule))
+        graph = arguments[position]
+        inner = GraphTranslator(self.importing, graph, self.builder.name, self.builder)
+        placeholders = graph.graph.find_nodes(op="placeholder")
+        inner.values.update(zip(placeholders, arguments[position + 1 :], strict=True))
+        return inner.translate()
+
+
+def _branches(
+    then: fx.GraphModule, orelse: fx.GraphModule
+) -> tuple[tuple[fx.GraphModule, str], ...]:
+    return (then, "then"), (orelse, "orelse")
+
+
+def _number(x: Expr) -> Expr | int | float | bool:
+    """A Python number where an expression is a constant."""
+    return x.value if isinstance(x, Const) else x
+
+
+def _named(
+    builder: GraphBuilder, name: str, results: tuple[Traced | None, ...]
+) -> tuple[Traced | None, ...]:
+    """Give the node's name to the results, if it is the last binding that defines them."""
+    if not builder.body:
+        return results
+    last = builder.body[-1]
+    mine = [r for r in results if r is not None and r.atom in last.outputs]
+    if not mine or not last.outputs[0].name.startswith(f"{name}_"):
+        return results
+    renamed = {old: Value(builder.fresh(name), old.type) for old in last.outputs}
+    builder.body[-1] = Binding(tuple(renamed.values()), last.op, last.args, last.span)
+    return tuple(
+        Traced(builder, renamed[r.atom]) if isinstance(r, Traced) and r.atom in renamed else r  # type: ignore[index]
+        for r in results
+    )
+
+

@@ -1,0 +1,144 @@
+"""ONNX's backend interface: ``prepare`` a model, ``run`` it on arrays; the doors of ONNX's own tests."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import ModelProto, NodeProto, TypeProto, helper
+from onnx.backend.base import Backend, BackendRep
+
+from treadle.base.errors import ModelImportError
+from treadle.driver import compile as compile_module
+from treadle.frontend.onnx import Imported, NeedsValue, import_module
+from treadle.ir.interpret import run as interpret
+
+Arrays = tuple[np.ndarray, ...]
+Runner = Callable[..., Arrays]
+Engine = Callable[[Imported], Runner]
+
+
+def compiled(imported: Imported) -> Runner:
+    """Machine code for an imported model."""
+    executable = compile_module(imported.module, libraries=imported.libraries, threads=1)
+
+    def run(*arrays: np.ndarray) -> Arrays:
+        results = executable(*arrays)
+        return tuple(results) if isinstance(results, tuple | list) else (results,)
+
+    return run
+
+
+def interpreted(imported: Imported) -> Runner:
+    """The interpreter in place of machine code: slow, and the meaning of the program."""
+    return lambda *arrays: interpret(imported.module, "main", *arrays, libraries=imported.libraries)
+
+
+@dataclass(eq=False)
+class TreadleRep(BackendRep):
+    """A prepared model.
+
+    Where shapes depend on what some inputs hold, the model is compiled when it runs, once for each of their values.
+    """
+
+    model: ModelProto
+    engine: Engine = compiled
+    _needed: tuple[str, ...] = ()
+    _runners: dict[tuple[bytes, ...], Runner] = field(default_factory=dict[tuple[bytes, ...], Runner])
+
+    def __post_init__(self) -> None:
+        initialized = {t.name for t in self.model.graph.initializer}
+        self._names = [i.name for i in self.model.graph.input if i.name not in initialized]
+        try:
+            self._runner({})
+        except NeedsValue as error:
+            self._needed = error.inputs
+
+    def run(self, inputs: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """Run the model on arrays in the order of its inputs (or by their names), and return its outputs in order.
+
+        Raises:
+            TreadleError: what the importer, the compiler or the executable say.
+        """
+        arrays = self._arrays(inputs)
+        while True:
+            try:
+                return self._runner({name: arrays[name] for name in self._needed})(*arrays.values())
+            except NeedsValue as error:
+                if set(error.inputs) <= set(self._needed):
+                    raise
+                self._needed = tuple(sorted({*self._needed, *error.inputs}))
+
+    def _arrays(self, inputs: Any) -> dict[str, np.ndarray]:
+        if isinstance(inputs, dict):
+            return {name: np.asarray(inputs[name]) for name in self._names}
+        listed = [inputs] if isinstance(inputs, np.ndarray) else list(inputs)
+        return {name: np.asarray(a) for name, a in zip(self._names, listed, strict=True)}
+
+    def _runner(self, values: dict[str, np.ndarray]) -> Runner:
+        key = tuple(part for v in values.values() for part in (str(v.shape).encode(), v.tobytes()))
+        found = self._runners.get(key)
+        if found is None:
+            found = self._runners[key] = self.engine(import_module(self.model, constants=values))
+        return found
+
+
+class TreadleBackend(Backend):
+    """Treadle as a backend of ONNX."""
+
+    @classmethod
+    def is_compatible(cls, model: ModelProto, device: str = "CPU", **kwargs: Any) -> bool:
+        """Whether the model can be imported."""
+        try:
+            import_module(model)
+        except NeedsValue:
+            return cls.supports_device(device)
+        except ModelImportError:
+            return False
+        return cls.supports_device(device)
+
+    @classmethod
+    def prepare(cls, model: ModelProto, device: str = "CPU", **kwargs: Any) -> TreadleRep:
+        """Import and compile a model. ``engine=interpreted`` runs it in the interpreter.
+
+        Raises:
+            TreadleError: what the importer and the compiler say; E0614 for another device than the CPU.
+        """
+        if not cls.supports_device(device):
+            raise ModelImportError("E0614", f"there is no device '{device}'", help="use CPU")
+        return TreadleRep(model, kwargs.get("engine", compiled))
+
+    @classmethod
+    def run_node(
+        cls,
+        node: NodeProto,
+        inputs: Any,
+        device: str = "CPU",
+        outputs_info: Sequence[tuple[np.dtype, tuple[int, ...]]] | None = None,
+        **kwargs: Any,
+    ) -> tuple[Any, ...]:
+        """Run one operator on arrays, in the newest opset or ``opset_version``."""
+        version = kwargs.pop("opset_version", onnx.defs.onnx_opset_version())
+        arrays = [np.asarray(a) for a in inputs]
+        names = [name for name in node.input if name]
+        parameters = [
+            helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape)
+            for name, a in zip(names, arrays, strict=True)
+        ]
+        results = [helper.make_value_info(name, TypeProto()) for name in node.output if name]
+        graph = helper.make_graph([node], node.op_type, parameters, results)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid(node.domain, version)])
+        return cls.prepare(model, device, **kwargs).run(arrays)
+
+    @classmethod
+    def supports_device(cls, device: str) -> bool:
+        """Only the CPU."""
+        return device.partition(":")[0] == "CPU"
+
+
+is_compatible = TreadleBackend.is_compatible
+prepare = TreadleBackend.prepare
+run_model = TreadleBackend.run_model
+run_node = TreadleBackend.run_node
+supports_device = TreadleBackend.supports_device

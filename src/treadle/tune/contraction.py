@@ -1,0 +1,200 @@
+"""Contractions: which axes play which part, and how large a register tile pays.
+
+A contraction ``Y[...] += A[...] * B[...]`` has four kinds of axes by the operands that they occur in (the characteristic
+vectors of TensorIR, arXiv 2207.04296, §4.2): batch axes in all three, reduce axes in both operands only, and the axes of
+one operand and the result. Lanes run along an axis of the *vector* operand; the other, *scalar* operand is broadcast to
+them, one value per row of the tile.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import ceil
+
+from treadle.expr.scalar import Apply, Expr, Var, int_value, variables
+from treadle.expr.simplify import simplify
+from treadle.expr.terms import split_linear
+from treadle.ir.tensor import Block, Buffer, IterVar, Load, TensorFunction
+from treadle.passes.flatten_buffers import position
+from treadle.passes.kinds import contraction_operands, only_store
+from treadle.target import Target
+
+GUESS = 128
+"""What a symbolic extent is taken for."""
+
+_MAX_VECTORS = 4
+_MAX_ROWS = 14
+_GATHER_CYCLES = 1.5
+_SCATTER_CYCLES = 2.5
+_LATENCY = 4.0
+_LOADS_PER_CYCLE = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Contraction:
+    """A contraction block taken apart."""
+
+    block: Block
+    output: Buffer
+    result: tuple[Expr, ...]
+    operands: tuple[Load, Load]
+
+    def axes_of(self, operand: int) -> frozenset[Var]:
+        """The axes that an operand is indexed by."""
+        return frozenset(variables(*self.operands[operand].indices))
+
+    def free(self, operand: int) -> tuple[IterVar, ...]:
+        """The axes of the result that only this operand has."""
+        mine, other = self.axes_of(operand), self.axes_of(1 - operand)
+        return tuple(i for i in self.spatial if i.var in mine and i.var not in other)
+
+    @property
+    def spatial(self) -> tuple[IterVar, ...]:
+        """The axes of the result."""
+        return tuple(i for i in self.block.iters if i.kind == "spatial")
+
+    @property
+    def reduce(self) -> tuple[IterVar, ...]:
+        """The axes that are summed over."""
+        return tuple(i for i in self.block.iters if i.kind == "reduce")
+
+
+def as_contraction(block: Block) -> Contraction | None:
+    """The contraction that a block is, if it is one."""
+    factors = contraction_operands(block)
+    store = only_store(block)
+    if factors is None or store is None:
+        return None
+    loads = tuple(x.args[0] if isinstance(x, Apply) else x for x in factors)
+    a, b = loads
+    if not isinstance(a, Load) or not isinstance(b, Load):
+        return None
+    return Contraction(block, store.buffer, store.indices, (a, b))
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A register tile: ``rows`` of ``vectors`` vectors of ``lanes``.
+
+    ``vector_axis`` runs along the lanes and belongs to operand ``vector``; ``row_axis`` (of the other operand, or for want
+    of one a second axis of the same) is unrolled. ``packed`` says that the vector operand is rearranged so that every
+    vector lies in one piece.
+    """
+
+    vector: int
+    vector_axis: Var
+    row_axis: Var | None
+    vectors: int
+    lanes: int
+    rows: int
+    packed: bool
+    cycles: float
+
+
+def choose_tile(
+    found: Contraction, function: TensorFunction, constants: frozenset[Buffer], target: Target
+) -> Tile | None:
+    """The tile of least estimated time; ``None`` if no axis can run along lanes."""
+    tiles = list(_tiles(found, function, constants, target))
+    return min(tiles, key=lambda t: t.cycles, default=None)
+
+
+def _tiles(
+    found: Contraction, function: TensorFunction, constants: frozenset[Buffer], target: Target
+) -> Iterator[Tile]:
+    lanes = target.lanes(found.output.dtype.bits)
+    registers = target.vector_registers - 1
+    for operand in (0, 1):
+        for axis in found.free(operand):
+            stride = stride_of(found.operands[operand], axis.var)
+            packable = can_pack(found, operand, axis.var)
+            constant = found.operands[operand].buffer in constants and packable
+            if stride != 1 and not packable:
+                continue
+            packed = constant or stride != 1
+            others = [a.var for a in found.free(1 - operand)] or [a.var for a in found.free(operand) if a is not axis]
+            for row in (*others, None):
+                own = row is not None and row in found.axes_of(operand)
+                for vectors in range(1, _MAX_VECTORS + 1):
+                    most = 1 if row is None else _MAX_ROWS
+                    for rows in range(1, most + 1):
+                        loaded = vectors * rows if own else vectors
+                        if rows * vectors + min(loaded, vectors) + 1 > registers:
+                            continue
+                        cycles = _cycles(found, axis, row, vectors, lanes, rows, own, packed, constant)
+                        yield Tile(operand, axis.var, row, vectors, lanes, rows, packed, cycles)
+
+
+def _cycles(
+    found: Contraction,
+    axis: IterVar,
+    row: Var | None,
+    vectors: int,
+    lanes: int,
+    rows: int,
+    own: bool,
+    packed: bool,
+    constant: bool,
+) -> float:
+    """Estimated cycles of the whole contraction with one tile."""
+    extents = {i.var: extent_of(i) for i in found.block.iters}
+    steps = 1.0
+    for i in found.reduce:
+        steps *= extents[i.var]
+    rest = 1.0
+    for i in found.spatial:
+        if i.var not in (axis.var, row):
+            rest *= extents[i.var]
+    columns = extents[axis.var]
+    across = ceil(columns / (vectors * lanes))
+    # The vectors of the last tile beyond the columns are computed for nothing, unless rows of lanes are dropped whole.
+    down = 1 if row is None else extents[row]
+    full, short = divmod(down, rows)
+    per_tile = _step(vectors, rows, own) * full + (_step(vectors, int(short), own) if short else 0.0)
+    compute = rest * across * per_tile * steps
+    stores = rest * down * ceil(columns / lanes)
+    contiguous = stride_of(Load(found.output, found.result), axis.var) == 1
+    writing = stores * (1.0 if contiguous else _SCATTER_CYCLES * lanes)
+    packing = 0.0
+    if packed and not constant:
+        uses = max(1.0, rest / max(1.0, _batch(found, extents)))
+        packing = steps * columns * _GATHER_CYCLES * rest / uses
+    return compute + writing + packing
+
+
+def _batch(found: Contraction, extents: dict[Var, int]) -> float:
+    """How many independent products there are."""
+    total = 1.0
+    both = found.axes_of(0) & found.axes_of(1)
+    for i in found.spatial:
+        if i.var in both:
+            total *= extents[i.var]
+    return total
+
+
+def _step(vectors: int, rows: int, own: bool) -> float:
+    """Cycles of one step of the reduction for one tile."""
+    products = vectors * rows
+    loads = (products + 1) if own else vectors + rows
+    return max(float(products), loads / _LOADS_PER_CYCLE, _LATENCY)
+
+
+def extent_of(axis: IterVar) -> int:
+    """The extent of an axis, or a guess at it."""
+    value = int_value(simplify(axis.extent))
+    return GUESS if value is None else value
+
+
+def stride_of(load: Load, axis: Var) -> int | None:
+    """How many elements apart neighbours along ``axis`` lie; ``None`` if that is not one number."""
+    linear = split_linear(simplify(position(load.buffer, load.indices)), axis)
+    if linear is None or axis in variables(linear[1]):
+        return None
+    return int_value(linear[0])
+
+
+def can_pack(found: Contraction, operand: int, axis: Var) -> bool:
+    """Whether an operand is indexed by plain axes, so that it can be rearranged, and ``axis`` is one of them."""
+    load = found.operands[operand]
+    plain = all(isinstance(i, Var) or int_value(i) == 0 for i in load.indices)
+    distinct = [i for i in load.indices if isinstance(i, Var)]
+    return plain and len(set(distinct)) == len(distinct) and axis in distinct

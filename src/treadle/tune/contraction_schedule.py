@@ -1,0 +1,137 @@
+"""The default schedule of a contraction: a register tile, its operand packed, what follows done on the hot tile."""
+
+from dataclasses import dataclass
+
+from treadle.expr.scalar import Expr, Var, int_value
+from treadle.expr.simplify import simplify
+from treadle.ir.analysis import blocks, enclosing_loops, find_block
+from treadle.ir.tensor import Buffer, For, TensorFunction
+from treadle.schedule.index_map import IndexMap
+from treadle.schedule.trace import Schedule
+from treadle.target import Target
+from treadle.tune.contraction import Contraction, Tile, as_contraction, choose_tile
+
+_UNROLLED_STEPS = 7
+
+
+@dataclass(frozen=True, slots=True)
+class _Loops:
+    """The loops around a contraction block by the axis that each is bound to."""
+
+    names: dict[Var, str]
+    extents: dict[Var, Expr]
+
+
+def schedule_contraction(
+    s: Schedule, block: str, target: Target, threads: int, constants: frozenset[Buffer]
+) -> bool:
+    """Tile a contraction and put the block that follows it onto the tile; whether there was something to tile.
+
+    Raises:
+        ScheduleError: E03xx if an instruction does not apply.
+    """
+    node = find_block(s.function, block)
+    found = None if node is None else as_contraction(node)
+    tile = None if found is None else choose_tile(found, s.function, constants, target)
+    if found is None or tile is None:
+        return False
+    loops = _loops(s.function, found)
+    if tile.packed:
+        _pack(s, found, tile)
+    _tile(s, block, found, tile, loops, threads)
+    return True
+
+
+def _loops(function: TensorFunction, found: Contraction) -> _Loops:
+    around = {loop.var: loop for loop in enclosing_loops(function, found.block)}
+    names: dict[Var, str] = {}
+    extents: dict[Var, Expr] = {}
+    for axis in found.block.iters:
+        loop = around.get(axis.binding) if isinstance(axis.binding, Var) else None
+        if loop is not None:
+            names[axis.var] = loop.var.name
+            extents[axis.var] = loop.extent
+    return _Loops(names, extents)
+
+
+def _pack(s: Schedule, found: Contraction, tile: Tile) -> None:
+    """Store the vector operand as panels: for each step of the reduction, the lanes of a tile in one piece."""
+    load = found.operands[tile.vector]
+    width = tile.vectors * tile.lanes
+    params = tuple(f"d{i}" for i in range(load.buffer.ndim))
+    by_axis = {index: Var(p) for p, index in zip(params, load.indices, strict=True)}
+    reduced = [i.var for i in found.reduce if i.var in by_axis]
+    units = [Var(p) for p, index in zip(params, load.indices, strict=True) if not isinstance(index, Var)]
+    rest = [by_axis[i] for i in load.indices if isinstance(i, Var) and i not in reduced and i is not tile.vector_axis]
+    column = by_axis[tile.vector_axis]
+    results = (*units, *rest, column // width, *(by_axis[v] for v in reduced), column % width)
+    s.transform_layout(load.buffer.name, IndexMap(params, results))
+
+
+def _tile(s: Schedule, block: str, found: Contraction, tile: Tile, loops: _Loops, threads: int) -> None:
+    column = loops.names[tile.vector_axis]
+    panel, *vectors = _split(s, column, tile.vectors, tile.lanes)
+    inner: list[str] = []
+    outer_row: list[str] = []
+    if tile.row_axis is not None and tile.rows > 1:
+        row, row_in = s.split(loops.names[tile.row_axis], (None, tile.rows))
+        outer_row, inner = [row], [row_in]
+    elif tile.row_axis is not None:
+        outer_row = [loops.names[tile.row_axis]]
+    tiled = (tile.vector_axis, tile.row_axis)
+    both = found.axes_of(0) & found.axes_of(1)
+    batch = [loops.names[i.var] for i in found.spatial if i.var in both and i.var not in tiled]
+    rest = [loops.names[i.var] for i in found.spatial if i.var not in both and i.var not in tiled]
+    steps = [loops.names[i.var] for i in found.reduce]
+    s.reorder(*batch, panel, *rest, *outer_row, *steps, *inner, *vectors)
+    home = [*batch, panel, *rest, *outer_row][-1]
+    follower = _follower(s, block)
+    kinds = ["unroll"] * (len(inner) + len(vectors) - 1) + ["vectorize"]
+    if follower is None:
+        follower = s.cache_write(block, "register")
+    else:
+        s.set_scope(found.output.name, "register")
+    fresh = s.reverse_compute_at(follower, home)
+    before = frozenset(s.loops())
+    s.decompose_reduction(block, steps[0])
+    started = [name for name in s.loops() if name not in before]
+    for names in (started, [*inner, *vectors], fresh):
+        for name, kind in zip(names[-len(kinds) :], kinds, strict=True):
+            getattr(s, kind)(name)
+    last = found.reduce[-1]
+    extent = int_value(simplify(loops.extents[last.var]))
+    if len(steps) > 1 and extent is not None and extent <= _UNROLLED_STEPS:
+        s.unroll(steps[-1])
+    if threads > 1:
+        _parallel(s, [*batch, panel, *rest, *outer_row])
+
+
+def _split(s: Schedule, column: str, vectors: int, lanes: int) -> tuple[str, ...]:
+    """A loop split into panels, vectors of a panel, and lanes."""
+    if vectors == 1:
+        return s.split(column, (None, lanes))
+    return s.split(column, (None, vectors, lanes))
+
+
+def _follower(s: Schedule, block: str) -> str | None:
+    """The block that takes the contraction's result, if that is a temporary."""
+    node = find_block(s.function, block)
+    found = None if node is None else as_contraction(node)
+    if found is None or found.output in s.function.buffers:
+        return None
+    names = [b.name for b in blocks(s.function)]
+    after = names[names.index(block) + 1 :]
+    return after[0] if after else None
+
+
+def _parallel(s: Schedule, outer: list[str]) -> None:
+    """Spread the outermost loop of more than one iteration over the threads."""
+    for name in outer:
+        loop = next(x for x in _all_loops(s.function) if x.var.name == name)
+        if int_value(simplify(loop.extent)) != 1:
+            s.parallel(name)
+            return
+
+
+def _all_loops(function: TensorFunction) -> tuple[For, ...]:
+    return tuple(dict.fromkeys(x for b in blocks(function) for x in enclosing_loops(function, b)))

@@ -1,0 +1,73 @@
+"""The default schedule of a tensor function, without any search."""
+
+import logging
+from collections.abc import Callable
+
+from treadle.base.errors import ScheduleError
+from treadle.ir.analysis import blocks, buffers_read, find_block
+from treadle.ir.tensor import Block, Buffer, TensorFunction
+from treadle.passes.kinds import contraction_operands, only_store
+from treadle.schedule.trace import Schedule
+from treadle.target import Target
+from treadle.tune.contraction_schedule import schedule_contraction
+from treadle.tune.row_schedule import schedule_rows
+from treadle.tune.spatial_schedule import schedule_spatial
+
+LOG = logging.getLogger("treadle.tune")
+
+
+def default_schedule(
+    function: TensorFunction, target: Target, threads: int, constants: frozenset[Buffer]
+) -> Schedule:
+    """Schedule ``function``; ``constants`` are the parameters whose layout is free, for every caller passes constants."""
+    s = Schedule(function)
+    inline_producers(s)
+    names = [b.name for b in blocks(s.function)]
+    anchors = [n for n in names if contraction_operands(_block(s, n)) is not None]
+    done: set[str] = set()
+    for name in anchors:
+        after = names[names.index(name) + 1 :]
+        if attempt(s, lambda t, n=name: schedule_contraction(t, n, target, threads, constants)):
+            done.update((name, *after[:1]))
+    rest = [n for n in names if n not in done]
+    reductions = [n for n in rest if any(i.kind == "reduce" for i in _block(s, n).iters)]
+    if reductions and not anchors and attempt(s, lambda t: schedule_rows(t, rest, target, threads)):
+        return s
+    for name in rest:
+        if name not in reductions:
+            attempt(s, lambda t, n=name: schedule_spatial(t, n, target, threads))
+    return s
+
+
+def attempt(s: Schedule, rule: Callable[[Schedule], object]) -> bool:
+    """Apply a rule; a schedule that refuses one of its instructions stays as it was."""
+    trial = Schedule(s.function, s.trace)
+    try:
+        applied = rule(trial)
+    except ScheduleError as error:
+        LOG.info("%s: the default schedule does not apply: %s", s.function.name, error)
+        return False
+    s.function, s.trace = trial.function, trial.trace
+    return applied is not False
+
+
+def _block(s: Schedule, name: str) -> Block:
+    found = find_block(s.function, name)
+    assert found is not None
+    return found
+
+
+def inline_producers(s: Schedule) -> None:
+    """Write every block that only computes elements for others into those others, where no work is repeated much."""
+    for name in [b.name for b in blocks(s.function)][:-1]:
+        block = _block(s, name)
+        store = only_store(block)
+        if store is None or any(i.kind == "reduce" for i in block.iters) or store.buffer in s.function.buffers:
+            continue
+        users = [b for b in blocks(s.function) if b.name != name and store.buffer in buffers_read((b,))]
+        if len(users) == 1 or all(_is_spatial(u) for u in users):
+            attempt(s, lambda t, n=name: t.compute_inline(n))
+
+
+def _is_spatial(block: Block) -> bool:
+    return all(i.kind == "spatial" for i in block.iters)
