@@ -1,7 +1,9 @@
-"""One register tile of a matrix product: how near finished loops, translated one to one, come to the FMA peak.
+"""One register tile of a matrix product: how near finished loops, translated one to one, come to
+the FMA peak.
 
-The loop program is what a schedule makes of a product of 6 rows, with every multiply-accumulate loading its own two
-operands. The peak is measured in the same run by independent multiply-adds on registers.
+The loop program is what a schedule makes of a product of 6 rows, with every multiply-accumulate
+loading its own two operands. The peak is measured in the same run by independent multiply-adds on
+registers.
 """
 
 import ctypes
@@ -9,7 +11,7 @@ import time
 
 import numpy as np
 
-from treadle.codegen.llvm.kernel import kernel_text, module_text
+from treadle.codegen.llvm.kernel import kernel_symbol, kernel_text, module_text
 from treadle.codegen.llvm.object import compile_here
 from treadle.expr.dtype import f32, i64
 from treadle.expr.scalar import Const, Expr, Var, apply, const
@@ -74,9 +76,10 @@ def peak(chains: int, lanes: int) -> TensorFunction:
 def seconds(function: TensorFunction, target: Target, *arrays: np.ndarray) -> float:
     """The best of several runs."""
     text = module_text([kernel_text(function, target)], "", target)
-    code = load(compile_here(text, target), [function.name])
+    symbol = kernel_symbol(function.name)
+    code = load(compile_here(text, target), [symbol])
     kinds = [ctypes.c_void_p] * (1 + len(arrays))
-    run = ctypes.CFUNCTYPE(None, *kinds)(code[function.name])
+    run = ctypes.CFUNCTYPE(None, *kinds)(code[symbol])
     addresses = [array.ctypes.data for array in arrays]
     best = float("inf")
     for _ in range(20):

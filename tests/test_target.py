@@ -21,7 +21,9 @@ def test_the_levels_widen_their_vectors():
 
 
 def test_only_levels_with_the_instruction_have_fma():
-    have = [Target.parse(name).has_fma for name in ("x86-64-v2", "x86-64-v3", "x86-64-v4", "aarch64")]
+    have = [
+        Target.parse(name).has_fma for name in ("x86-64-v2", "x86-64-v3", "x86-64-v4", "aarch64")
+    ]
     assert have == [False, True, True, True]
 
 

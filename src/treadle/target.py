@@ -17,9 +17,9 @@ _KIB = 1024
 class Target:
     """What code generation and schedules know of a machine.
 
-    ``features`` are LLVM's names of the extensions that may be used. ``vector_bits`` and ``vector_registers`` are width
-    and number of the vector registers; ``l1_bytes``, ``l2_bytes`` (per core) and ``l3_bytes`` (shared) are the data
-    caches.
+    ``features`` are LLVM's names of the extensions that may be used. ``vector_bits`` and
+    ``vector_registers`` are width and number of the vector registers; ``l1_bytes``, ``l2_bytes``
+    (per core) and ``l3_bytes`` (shared) are the data caches.
     """
 
     name: str

@@ -2,14 +2,20 @@
 programs.
 """
 
+import dataclasses
 import difflib
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 from hypothesis import strategies as st
 
 from treadle.base.errors import InternalError
+from treadle.driver.build import build
+from treadle.driver.executable import Executable
+from treadle.driver.options import Options
+from treadle.driver.pipelines import graph_pipeline
 from treadle.expr.dtype import DType, f32, i32, i64
 from treadle.expr.evaluate import evaluate
 from treadle.expr.scalar import (
@@ -23,25 +29,55 @@ from treadle.expr.scalar import (
     maximum,
     minimum,
     select,
+    substitute,
+    variables,
 )
+from treadle.expr.simplify import simplify
 from treadle.ir.analysis import shape_symbols, type_exprs
 from treadle.ir.graph import GraphFunction
 from treadle.ir.graph_builder import GraphBuilder, Traced
+from treadle.ir.interpret.graph import specialize
 from treadle.ir.loop_builder import Combine, LoopBuilder, guarded
 from treadle.ir.module import Function, Module
+from treadle.ir.op import Example, Op
 from treadle.ir.parser import parse
 from treadle.ir.tensor import Buffer, TensorFunction
 from treadle.ir.types import ShapeType, TensorType, tensor
-from treadle.ops import OPS_BY_NAME, Abs, Add, Cast, Maximum, Mul, Neg, Permute, Relu, Sub, Sum
+from treadle.ops import (
+    OPS,
+    OPS_BY_NAME,
+    Abs,
+    Add,
+    Cast,
+    Maximum,
+    Mul,
+    Neg,
+    Permute,
+    Relu,
+    Sub,
+    Sum,
+)
+from treadle.target import Target
 
 __all__ = [
+    "all_samples",
+    "assert_close",
     "assert_same_ir",
+    "compiled_here",
+    "constant_dims",
     "expressions",
     "ir",
     "modules",
     "random_inputs",
+    "reference_results",
+    "sample_arrays",
+    "sample_name",
+    "sample_sizes",
     "tensor_functions",
 ]
+
+Arrays = tuple[np.ndarray, ...]
+Sample = tuple[Op, tuple[Example, ...]]
 
 
 def ir(
@@ -69,6 +105,102 @@ def assert_same_ir(actual: Module | Function, expected: Module | Function) -> No
             wanted.splitlines(), found.splitlines(), "expected", "actual", lineterm="", n=5
         )
         raise AssertionError("the programs differ:\n" + "\n".join(lines))
+
+
+# Relative and absolute, by dtype: a few units in the last place of what is computed.
+_TOLERANCE = {"float16": 4e-3, "bfloat16": 3e-2, "float32": 2e-5, "float64": 1e-10}
+
+
+def assert_close(found: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> None:
+    """Fail unless two lists of arrays agree: in shapes and dtypes, floats up to rounding, the rest
+    exactly.
+
+    Raises:
+        AssertionError: if they differ.
+    """
+    assert len(found) == len(expected)
+    for a, b in zip(found, expected, strict=True):
+        assert (a.shape, a.dtype) == (b.shape, b.dtype)
+        tolerance = _TOLERANCE.get(b.dtype.name)
+        if tolerance is None:
+            np.testing.assert_array_equal(a, b)
+        else:
+            wide = (x.astype(np.float64) for x in (a, b))
+            np.testing.assert_allclose(*wide, rtol=tolerance, atol=tolerance)
+
+
+# ---- Machine code
+
+
+def compiled_here(module: Module, target: str = "native", threads: int = 1) -> Executable:
+    """The entry of a graph module, compiled in this process, with nothing read from or left on
+    disk.
+
+    Raises:
+        TreadleError: what compiling refuses.
+    """
+    options = Options(Target.parse(target), "default", threads, workers=0, cache=None, dump=None)
+    graph = graph_pipeline().run(module)
+    return Executable(graph, build(graph, options), threads=threads)
+
+
+# ---- Samples of operations
+
+
+def all_samples() -> Iterator[Sample]:
+    """Every sample of every operation of the catalogue."""
+    for cls in OPS:
+        yield from cls.samples()
+
+
+def sample_name(sample: Sample) -> str:
+    """A readable name: the operation, its fields, the types of its operands."""
+    op, examples = sample
+    fields = ",".join(str(getattr(op, f.name)) for f in dataclasses.fields(op))  # type: ignore[arg-type]
+    types = ",".join(str(e.type).removeprefix("Tensor") for e in examples)
+    return f"{op.op_name()}({fields})-{types}"
+
+
+def sample_sizes(sample: Sample, base: int = 3) -> dict[Var, int]:
+    """Small sizes, not all equal, for the symbols of a sample's types and fields."""
+    op, examples = sample
+    found = set(variables(*(d for e in examples for d in e.type.dims)))
+    pending = [getattr(op, f.name) for f in dataclasses.fields(op)]  # type: ignore[arg-type]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, tuple):
+            pending.extend(value)
+        elif isinstance(value, Expr):
+            found.update(variables(value))
+    return {v: base + ord(v.name[0]) % 3 for v in found}
+
+
+def sample_arrays(sample: Sample, sizes: Mapping[Var, int]) -> Arrays:
+    """Operands for a sample, drawn from the ranges that it gives, always the same."""
+    op, examples = sample
+    random = np.random.default_rng(zlib.crc32(repr((op, examples)).encode()))
+    return tuple(_sample_array(random, e, constant_dims(e.type.dims, sizes)) for e in examples)
+
+
+def _sample_array(random: np.random.Generator, e: Example, shape: tuple[int, ...]) -> np.ndarray:
+    dtype = e.type.dtype
+    if dtype.is_float:
+        return random.uniform(e.low, e.high, shape).astype(dtype.numpy)
+    return np.asarray(random.integers(int(e.low), int(e.high), shape)).astype(dtype.numpy)
+
+
+def constant_dims(dims: Sequence[Expr], sizes: Mapping[Var, int]) -> tuple[int, ...]:
+    """Dimensions with symbols exchanged for their sizes."""
+    known = {v: Const(n, v.dtype) for v, n in sizes.items()}
+    fixed = [simplify(substitute(d, known)) for d in dims]
+    return tuple(int(d.value) for d in fixed if isinstance(d, Const))
+
+
+def reference_results(op: Op, arrays: Sequence[np.ndarray], sizes: Mapping[Var, int]) -> Arrays:
+    """What an operation means on arrays, by its own NumPy definition."""
+    with np.errstate(all="ignore"):
+        found = specialize(op, sizes).reference(*arrays)
+    return tuple(np.asarray(y) for y in (found if isinstance(found, tuple) else (found,)))
 
 
 # ---- Inputs

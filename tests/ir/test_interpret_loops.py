@@ -243,7 +243,8 @@ for i in range(n):
     [("E0762", [(3, 4)]), ("E0762", [(4,), (4,)]), ("E0762", [(7,)]), ("E0762", [()])],
 )
 def test_shapes_that_do_not_fit_are_refused(code, shapes):
-    function = text("pass", "X: Buffer[(2 * n,), f32], Y: Output[(n,), f32]")
+    body = "with block('b'):\n    pass"
+    function = text(body, "X: Buffer[(2 * n,), f32], Y: Output[(n,), f32]")
     with pytest.raises(RuntimeFault) as caught:
         run_tensor(function, [np.ones(s, np.float32) for s in shapes])
     assert caught.value.code == code
@@ -270,6 +271,21 @@ def test_a_symbol_that_no_shape_tells_must_be_given():
     assert caught.value.code == "E0763"
     (y,) = run_tensor(function, (np.ones(2, np.float32),), {"n": 5})
     assert y.shape == (5,)
+
+
+def test_final_loops_address_memory_by_one_index():
+    function = text(
+        """
+for i in range(n * m):
+    Y[i] = X[i] + 1.0
+""",
+        "X: Buffer[(n * m,), f32], Y: Output[(n * m,), f32], n: i64, m: i64",
+    )
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    (flat,) = run_tensor(function, (x,), {"n": 2, "m": 3})
+    np.testing.assert_array_equal(flat, x.ravel() + 1)
+    (shaped,) = run_tensor(function, (x,), {"n": 2, "m": 3}, out_shapes=[(2, 3)])
+    np.testing.assert_array_equal(shaped, x + 1)
 
 
 def test_an_assumption_is_checked():

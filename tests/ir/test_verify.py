@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 
 from treadle.base.errors import VerifyError
-from treadle.expr.dtype import f32
-from treadle.expr.scalar import Const, Var, const
+from treadle.expr.dtype import boolean, f32, i64
+from treadle.expr.scalar import Apply, Const, Var, apply, const
 from treadle.ir.graph import Binding, ConstantRef, GraphFunction, Value
 from treadle.ir.module import Constant, Module
 from treadle.ir.tensor import (
@@ -14,6 +14,7 @@ from treadle.ir.tensor import (
     Block,
     Buffer,
     For,
+    If,
     Let,
     Load,
     Store,
@@ -29,9 +30,11 @@ Y = Buffer("Y", (8,), f32)
 X = Buffer("X", (8,), f32)
 P, Q = Var("i"), Var("j")
 ZERO = Const(0.0, f32)
+LANES = apply("ramp", 0, 1, dtype=i64.vector(4))
+Z = Buffer("Z", (8, 8), f32)
 
 
-def tensor_function(*body, params=(X, Y)):
+def tensor_function(*body, params=(X, Z, Y)):
     return TensorFunction("f", params, 1, body)
 
 
@@ -71,6 +74,16 @@ LOOP_MISTAKES = {
     "mask that is no bool": ("E0203", Store(Y, (const(0),), ZERO, const(1))),
     "float extent": ("E0203", For(P, ZERO, ())),
     "let of another type": ("E0203", Let(Var("z", f32), const(1))),
+    "operands of another type": (
+        "E0203",
+        Store(Y, (const(0),), Apply("add", (ZERO, Load(X, (LANES,))), f32)),
+    ),
+    "comparison of vectors": (
+        "E0203",
+        If(Apply("lt", (Load(X, (LANES,)), Load(X, (LANES,))), boolean), ()),
+    ),
+    "two vector indices": ("E0203", Store(Z, (LANES, LANES), ZERO)),
+    "vector condition": ("E0203", If(LANES < LANES, ())),
     "keyword": ("E0204", For(Var("for"), const(8), ())),
     "element type": ("E0204", For(Var("f32"), const(8), ())),
     "input written": ("E0210", Store(X, (const(0),), ZERO)),
@@ -128,6 +141,7 @@ def f(X: Buffer[(64,), f32], Y: Output[(64,), f32]):
         ("a = spatial(2, i // 8)", "b = spatial(4, i // 2 % 4)", "c = reduction(2, i % 2)"),
         ("a = spatial(11, (i * 4 + j) // 6)", "b = spatial(6, (i * 4 + j) % 6)"),
         ("a = spatial(64, i * 2 + j)",),
+        ("a = spatial(22, (i + j) // 3 + i)", "b = spatial(3, 0)"),
         ("a = reduction(64, i * 4 + j)",),
     ],
     ids=str,
@@ -150,6 +164,14 @@ def test_independent_axes_are_accepted(axes):
 )
 def test_dependent_axes_are_refused(axes):
     refused("E0208", blocks(*axes))
+
+
+def test_a_box_that_simplification_hides_is_seen_by_trying():
+    where = "i * 9 + j * 2 < 35"
+    verify(
+        blocks("a = spatial(5, (i * 2 + j) // 7 + i)", "b = spatial(7, (i * 2 + j) % 7)", extent=1)
+    )
+    refused("E0208", blocks("a = spatial(16, i)", "b = spatial(16, (i + j) // 2)", where=where))
 
 
 def test_an_axis_stays_in_its_domain():

@@ -1,15 +1,13 @@
 """The laws that every operation keeps, tried on all its samples."""
 
 import dataclasses
-import zlib
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pytest
 
 from treadle.expr.dtype import DType, f64
-from treadle.expr.scalar import Const, Expr, Var, substitute, variables
-from treadle.expr.simplify import simplify
+from treadle.expr.scalar import Const, Var
 from treadle.ir.graph import GraphFunction
 from treadle.ir.graph_builder import GraphBuilder, Traced
 from treadle.ir.interpret import run, run_tensor
@@ -21,68 +19,24 @@ from treadle.ir.types import TensorType
 from treadle.ir.verify import verify_tensor_function
 from treadle.ops import OPS, OPS_BY_NAME, GatherNd
 from treadle.ops._shapes import same_dims
-
-Sample = tuple[Op, tuple[Example, ...]]
-Arrays = tuple[np.ndarray, ...]
-
-# Relative and absolute, by dtype: a few units in the last place of what is computed.
-_TOLERANCE = {"float16": 4e-3, "bfloat16": 3e-2, "float32": 2e-5, "float64": 1e-10}
-
-
-def all_samples() -> Iterator[Sample]:
-    for cls in OPS:
-        yield from cls.samples()
-
-
-def name_of(sample: object) -> str:
-    op, examples = sample
-    fields = ",".join(str(getattr(op, f.name)) for f in dataclasses.fields(op))
-    return (
-        f"{op.op_name()}({fields})-{','.join(str(e.type).removeprefix('Tensor') for e in examples)}"
-    )
-
-
-def symbols_of(sample: Sample) -> set[Var]:
-    op, examples = sample
-    dims = [d for e in examples for d in e.type.dims]
-    found = set(variables(*dims))
-    pending = [getattr(op, f.name) for f in dataclasses.fields(op)]
-    while pending:
-        value = pending.pop()
-        if isinstance(value, tuple):
-            pending.extend(value)
-        elif isinstance(value, Expr):
-            found.update(variables(value))
-    return found
-
-
-def sizes_of(sample: Sample, base: int = 3) -> dict[Var, int]:
-    return {v: base + ord(v.name[0]) % 3 for v in symbols_of(sample)}
-
-
-def fixed(dims: tuple[Expr, ...], sizes: Mapping[Var, int]) -> tuple[int, ...]:
-    known = {v: Const(n, v.dtype) for v, n in sizes.items()}
-    return tuple(simplify(substitute(d, known)).value for d in dims)
+from treadle.testing import (
+    Arrays,
+    Sample,
+    all_samples,
+    assert_close,
+    constant_dims,
+    reference_results,
+    sample_arrays,
+    sample_name,
+    sample_sizes,
+)
 
 
 def fixed_type(t: TensorType, sizes: Mapping[Var, int]) -> TensorType:
-    dims = fixed(t.dims, sizes)
+    dims = constant_dims(t.dims, sizes)
     return TensorType(
         tuple(Const(d, v.dtype) for d, v in zip(dims, t.dims, strict=True)), t.ndim, t.dtype
     )
-
-
-def draw(sample: Sample, sizes: Mapping[Var, int]) -> Arrays:
-    op, examples = sample
-    random = np.random.default_rng(zlib.crc32(repr((op, examples)).encode()))
-    return tuple(draw_one(random, e, fixed(e.type.dims, sizes)) for e in examples)
-
-
-def draw_one(random: np.random.Generator, e: Example, shape: tuple[int, ...]) -> np.ndarray:
-    dtype = e.type.dtype
-    if dtype.is_float:
-        return random.uniform(e.low, e.high, shape).astype(dtype.numpy)
-    return np.asarray(random.integers(int(e.low), int(e.high), shape)).astype(dtype.numpy)
 
 
 def as_tuple(x: object) -> tuple:
@@ -116,55 +70,42 @@ def compiled_meaning(
     return run_graph(builder, builder.finish(*as_tuple(parts)), arrays)
 
 
-def assert_close(found: Arrays, expected: Arrays) -> None:
-    assert len(found) == len(expected)
-    for a, b in zip(found, expected, strict=True):
-        assert (a.shape, a.dtype) == (b.shape, b.dtype)
-        tolerance = _TOLERANCE.get(b.dtype.name)
-        if tolerance is None:
-            np.testing.assert_array_equal(a, b)
-        else:
-            wide = (x.astype(np.float64) for x in (a, b))
-            np.testing.assert_allclose(*wide, rtol=tolerance, atol=tolerance)
-
-
-def reference(op: Op, arrays: Arrays) -> Arrays:
-    with np.errstate(all="ignore"):
-        return tuple(np.asarray(y) for y in as_tuple(op.reference(*arrays)))
-
-
-@pytest.mark.parametrize("sample", list(all_samples()), ids=name_of)
+@pytest.mark.parametrize("sample", list(all_samples()), ids=sample_name)
 class TestEveryOp:
     def test_shape_rule_agrees_with_reference(self, sample):
         op, examples = sample
-        sizes = sizes_of(sample)
-        arrays = draw(sample, sizes)
+        sizes = sample_sizes(sample)
+        arrays = sample_arrays(sample, sizes)
         kept = tuple(a.copy() for a in arrays)
         types = as_tuple(op.infer(*(e.type for e in examples)))
-        found = reference(specialize(op, sizes), arrays)
-        assert [fixed(t.dims, sizes) for t in types] == [y.shape for y in found]
+        found = reference_results(op, arrays, sizes)
+        assert [constant_dims(t.dims, sizes) for t in types] == [y.shape for y in found]
         assert [t.dtype.numpy for t in types] == [y.dtype for y in found]
         for a, b in zip(arrays, kept, strict=True):
             np.testing.assert_array_equal(a, b)
 
     def test_loops_agree_with_reference(self, sample):
         op, examples = sample
-        sizes = sizes_of(sample)
-        arrays = draw(sample, sizes)
+        sizes = sample_sizes(sample)
+        arrays = sample_arrays(sample, sizes)
         found = compiled_meaning(op, tuple(e.type for e in examples), arrays, sizes)
-        assert_close(found, reference(specialize(op, sizes), arrays))
+        assert_close(found, reference_results(op, arrays, sizes))
 
     def test_symbolic_shape_specializes(self, sample):
         op, examples = sample
-        sizes = sizes_of(sample, 5)
+        sizes = sample_sizes(sample, 5)
         special = specialize(op, sizes)
         types = tuple(e.type for e in examples)
         general = as_tuple(op.infer(*types))
         exact = as_tuple(special.infer(*(fixed_type(t, sizes) for t in types)))
-        assert [fixed(t.dims, sizes) for t in general] == [fixed(t.dims, {}) for t in exact]
+        assert [constant_dims(t.dims, sizes) for t in general] == [
+            constant_dims(t.dims, {}) for t in exact
+        ]
         if sizes:
-            arrays = draw(sample, sizes)
-            assert_close(compiled_meaning(op, types, arrays, sizes), reference(special, arrays))
+            arrays = sample_arrays(sample, sizes)
+            assert_close(
+                compiled_meaning(op, types, arrays, sizes), reference_results(special, arrays, {})
+            )
 
     def test_verifies_prints_and_parses(self, sample):
         op, examples = sample
@@ -216,7 +157,7 @@ def smooth_samples() -> Iterator[Sample]:
 
 
 def smooth_samples_in_double() -> list[Sample]:
-    found = (doubled(sample, sizes_of(sample)) for sample in smooth_samples())
+    found = (doubled(sample, sample_sizes(sample)) for sample in smooth_samples())
     return list({repr(sample): sample for sample in found}.values())
 
 
@@ -237,7 +178,7 @@ def gradients_by_vjp(
 
 def gradient_by_differences(op: Op, arrays: Arrays, douts: Arrays, which: int) -> np.ndarray:
     def value(x: np.ndarray) -> float:
-        outs = reference(op, (*arrays[:which], x, *arrays[which + 1 :]))
+        outs = reference_results(op, (*arrays[:which], x, *arrays[which + 1 :]), {})
         return sum(
             np.sum(y * dy) for y, dy in zip(outs, douts, strict=True) if y.dtype == np.float64
         )
@@ -252,12 +193,12 @@ def gradient_by_differences(op: Op, arrays: Arrays, douts: Arrays, which: int) -
     return result
 
 
-@pytest.mark.parametrize("sample", smooth_samples_in_double(), ids=name_of)
+@pytest.mark.parametrize("sample", smooth_samples_in_double(), ids=sample_name)
 def test_gradient_agrees_with_differences(sample):
     op, examples = sample
-    arrays = draw(sample, {})
+    arrays = sample_arrays(sample, {})
     random = np.random.default_rng(7)
-    outs = reference(op, arrays)
+    outs = reference_results(op, arrays, {})
     douts = tuple(random.uniform(0.5, 1.5, y.shape).astype(y.dtype) for y in outs)
     types = tuple(e.type for e in examples)
     for k, found in enumerate(gradients_by_vjp(op, types, arrays, douts)):
@@ -266,7 +207,7 @@ def test_gradient_agrees_with_differences(sample):
             np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-6)
 
 
-@pytest.mark.parametrize("sample", list(smooth_samples()), ids=name_of)
+@pytest.mark.parametrize("sample", list(smooth_samples()), ids=sample_name)
 def test_gradients_have_the_types_of_operands(sample):
     op, examples = sample
     builder, args, outs = build(op, tuple(e.type for e in examples))

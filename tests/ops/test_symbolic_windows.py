@@ -1,4 +1,4 @@
-"""Parts and gradients have the right shapes while dimensions are symbols, and misfits are refused."""
+"""Shapes of parts and gradients while dimensions are symbols; misfits are refused."""
 
 import pytest
 

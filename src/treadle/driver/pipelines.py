@@ -11,6 +11,7 @@ from treadle.passes.pipeline import Pipeline, module_pass
 from treadle.passes.prepare_entry import prepare_entry
 from treadle.passes.resolve_casts import resolve_casts
 from treadle.passes.restore_views import restore_views
+from treadle.passes.sink_reshapes import sink_reshapes
 from treadle.target import Target
 from treadle.tune.apply import apply_schedules
 
@@ -28,6 +29,7 @@ def graph_pipeline() -> Pipeline:
             module_pass(resolve_casts),
             module_pass(canonicalize),
             module_pass(decompose),
+            module_pass(sink_reshapes),
             module_pass(canonicalize),
             module_pass(prepare_entry),
         )

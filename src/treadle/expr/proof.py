@@ -36,12 +36,14 @@ class Prover:
 
     def nonnegative(self, p: Poly) -> bool:
         """Whether ``p >= 0`` is shown for all values that the facts allow."""
-        if p in self._refutations:
+        if self.interval_of_poly(p).nonnegative:
+            return True
+        if p in self._refutations or (self._samples is not None and self._refuted(p)):
             return False
         self._fuel = _FIRST_FUEL
         if self._prove(p, _DEPTH):
             return True
-        if self._fuel > 0 or self._refuted(p):
+        if self._fuel > 0 or (self._samples is None and self._refuted(p)):
             return False
         self._fuel = _FUEL
         return self._prove(p, _DEPTH)

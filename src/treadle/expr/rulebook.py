@@ -194,11 +194,6 @@ def divide_by_eight(x: Expr) -> Rewrite:
 
 
 @rule("float")
-def divide_negated(x: Expr, y: Expr) -> Rewrite:
-    return -x / -y, x / y
-
-
-@rule("float")
 def floor_of_floor(x: Expr) -> Rewrite:
     return apply("floor", apply("floor", x)), apply("floor", x)
 
@@ -527,7 +522,6 @@ FLOATS: tuple[Rule, ...] = (
     divide_by_two,
     divide_by_four,
     divide_by_eight,
-    divide_negated,
     floor_of_floor,
     ceil_of_ceil,
     trunc_of_trunc,

@@ -1,14 +1,12 @@
-"""What follows from a function's statements: symbols, accesses, regions, places of loops and
-blocks.
-"""
+"""What follows from a function's statements: symbols, accesses, places of loops and blocks."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from treadle.base.errors import InternalError
 from treadle.expr.facts import Facts
-from treadle.expr.scalar import Expr, Var, const, variables, walk
+from treadle.expr.scalar import Expr, Var, variables, walk
 from treadle.ir.graph import Atom, GraphFunction, ShapeLiteral
 from treadle.ir.graph import Literal as GraphLiteral
 from treadle.ir.module import Function
@@ -25,7 +23,7 @@ from treadle.ir.tensor import (
     Store,
     TensorFunction,
 )
-from treadle.ir.types import ShapeType, TensorType, Type
+from treadle.ir.types import ShapeType, Type
 
 Body = tuple[Stmt, ...]
 
@@ -314,13 +312,3 @@ def atom_exprs(atom: Atom) -> tuple[Expr, ...]:
     if isinstance(atom, ShapeLiteral):
         return atom.dims
     return (atom.value,) if isinstance(atom, GraphLiteral) else ()
-
-
-def full_region(buffer: Buffer) -> tuple[tuple[Expr, Expr], ...]:
-    """All of a buffer, as (first, extent) per dimension."""
-    return tuple((const(0), d) for d in buffer.shape)
-
-
-def dims_of(types: Sequence[TensorType]) -> tuple[Expr, ...]:
-    """All the dimensions of some types, one after another."""
-    return tuple(d for t in types for d in type_exprs(t))

@@ -1,6 +1,6 @@
 """What convolutions and pools share: sizes of windows' results, and copies with a border."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import reduce as fold
 
 import numpy as np
@@ -79,23 +79,15 @@ def all_of(conditions: Sequence[Expr]) -> Expr:
 
 
 def bordered(
-    b: LoopBuilder,
-    x: Buffer,
-    begins: Sequence[int],
-    sizes: Sequence[Expr],
-    fill: float,
-    value: Callable[[Expr], Expr] = lambda e: e,
+    b: LoopBuilder, x: Buffer, begins: Sequence[int], sizes: Sequence[Expr], fill: float
 ) -> Buffer:
-    """``x``, of which the trailing axes are spatial, with ``begins`` elements before them and
-    ``sizes`` in all.
+    """``x``, of which the trailing axes are spatial, after ``begins`` elements and of ``sizes``.
 
-    Where nothing is added that is ``x`` itself, unless ``value`` changes its elements.
+    Where nothing is added that is ``x`` itself.
     """
     skipped = x.ndim - len(sizes)
     grown = tuple(size is not old for size, old in zip(sizes, x.shape[skipped:], strict=True))
-    sample = x[(0,) * x.ndim]
-    changed = value(sample)
-    if not any(grown) and not any(begins) and changed is sample:
+    if not any(grown) and not any(begins):
         return x
 
     def element(*indices: Var) -> Expr:
@@ -106,11 +98,9 @@ def bordered(
             source.append(index)
             if grown[axis] or begin:
                 conditions += inside(index, x.shape[skipped + axis], below=begin > 0)
-        found = value(x[tuple(source)])
-        return guarded(all_of(conditions), found, fill) if conditions else found
+        return guarded(all_of(conditions), x[tuple(source)], fill)
 
-    padded = b.temp((*x.shape[:skipped], *sizes), changed.dtype, f"{x.name}_padded")
-    return b.compute(padded, element)
+    return b.compute(b.temp((*x.shape[:skipped], *sizes), x.dtype, f"{x.name}_padded"), element)
 
 
 def windows(
@@ -145,9 +135,11 @@ def plus(a: Expr, b: Expr) -> Expr:
 
 def choose(condition: Expr, a: ExprLike, b: Expr) -> Expr:
     """``select``, decided now where the condition is known."""
-    if isinstance(condition, Const):
-        return a if isinstance(a, Expr) else Const(a, b.dtype) if condition.value else b
-    return select(condition, a, b)
+    if not isinstance(condition, Const):
+        return select(condition, a, b)
+    if not condition.value:
+        return b
+    return a if isinstance(a, Expr) else Const(a, b.dtype)
 
 
 def scaled(index: Expr, factor: int) -> Expr:

@@ -7,8 +7,8 @@ from typing import ClassVar
 import numpy as np
 
 from treadle.expr.dtype import f32, i64
-from treadle.expr.scalar import Const, Expr, Var, apply, cast, eq, select
-from treadle.ir.loop_builder import LoopBuilder, clamp, guarded
+from treadle.expr.scalar import Const, Expr, Var, apply, cast, eq, minimum, select
+from treadle.ir.loop_builder import LoopBuilder, guarded
 from treadle.ir.op import Op, Samples, example
 from treadle.ir.tensor import Buffer, TensorFunction
 from treadle.ir.types import TensorType
@@ -176,7 +176,7 @@ class GridSample(Op):
         )
         if self.mode != "cubic":
             place = self._fold(place, length)
-        return place if self.padding == "reflection" else clamp(place, -3.0, length + 3.0)
+        return place if self.padding == "reflection" else _limited(place, -3.0, length + 3.0)
 
     def _fold(self, place: Expr, length: Expr) -> Expr:
         """A coordinate after the padding is applied to it."""
@@ -188,12 +188,12 @@ class GridSample(Op):
             kept = choose(eq(span, 0.0), 1.0, span)
             turns = apply("abs", place - low)
             count = apply("floor", turns / kept)
-            rest = apply("truncmod", turns, kept)
+            rest = turns - count * kept
             folded = (
                 select(eq(count - apply("floor", count / 2.0) * 2.0, 0.0), rest, span - rest) + low
             )
             place = choose(eq(span, 0.0), 0.0, folded)
-        return clamp(place, 0.0, length - 1.0)
+        return _limited(place, 0.0, length - 1.0)
 
     def _source(self, place: Expr, tap: Expr, size: Expr) -> Expr:
         """The index of a tap, -1 outside."""
@@ -233,6 +233,11 @@ class GridSample(Op):
         yield cls("cubic", "reflection"), (image, grid)
         yield cls("linear", "reflection", True), (line, example(f32, 2, 4, 1, low=-3.0, high=3.0))
         yield cls(), (example(f32, 1, 2, 2, 3, 4), example(f32, 1, 2, 2, 1, 3, low=-1.2, high=1.2))
+
+
+def _limited(place: Expr, low: float, high: Expr) -> Expr:
+    """A coordinate from ``low`` to ``high``; ``low`` for NaN, which has no integer."""
+    return minimum(select(place >= low, place, low), high)
 
 
 def _keys(d: np.ndarray) -> np.ndarray:

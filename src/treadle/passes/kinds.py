@@ -72,6 +72,7 @@ def _spatial(function: TensorFunction, block: Block) -> Summary:
     if any(v in axes for v in variables(*_outside_loads(store.value))):
         kind = max(kind, Kind.BROADCAST)
     cheap = all(FUNCTIONS[x.fn].family in _CHEAP_FAMILIES for x in walk(store.value) if isinstance(x, Apply))
+    cheap = cheap and not any(loads(*x.indices) for x in reads)
     return Summary(kind, same, cheap, _is_affine_copy(store, frozenset(v for v in axes if isinstance(v, Var))))
 
 

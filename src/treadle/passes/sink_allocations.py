@@ -41,18 +41,25 @@ def _declare(body: Body, uses: dict[Buffer, _Uses]) -> None:
             _declare((*s.body, *s.orelse), uses)
 
 
-def _collect(body: Body, loops: tuple[For, ...], reduced: frozenset[Var], uses: dict[Buffer, _Uses]) -> None:
+def _collect(
+    body: Body,
+    loops: tuple[For, ...],
+    reduced: frozenset[Var],
+    uses: dict[Buffer, _Uses],
+    in_block: bool = False,
+) -> None:
     for s in body:
         for load in walk(*expressions(s)):
             if isinstance(load, Load) and load.buffer in uses:
                 _add(uses[load.buffer], loops)
         if isinstance(s, For):
-            _collect(s.body, (*loops, s), reduced, uses)
+            # What a block does inside itself is its own affair: allocations stay around it.
+            _collect(s.body, loops if in_block else (*loops, s), reduced, uses, in_block)
         elif isinstance(s, If):
-            _collect((*s.body, *s.orelse), loops, reduced, uses)
+            _collect((*s.body, *s.orelse), loops, reduced, uses, in_block)
         elif isinstance(s, Block):
             inner = reduced.union(*(variables(i.binding) for i in s.iters if i.kind == "reduce"))
-            _collect((*s.init, *s.body), loops, inner, uses)
+            _collect((*s.init, *s.body), loops, inner, uses, True)
         elif isinstance(s, Store) and s.buffer in uses:
             _add(uses[s.buffer], loops)
             uses[s.buffer].carried |= reduced

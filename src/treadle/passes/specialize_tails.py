@@ -6,15 +6,16 @@ unrolled loop to ``rest`` of its iterations, one version per value of ``rest`` f
 condition, which becomes a mask. A serial loop whose whole body stands under a limit on its variable just ends earlier.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from treadle.expr.bounds import Facts
-from treadle.expr.scalar import Apply, Const, Expr, Var, const, eq, int_value, minimum, variables
+from treadle.expr.scalar import Apply, Const, Expr, Var, const, eq, int_value, minimum, transform, variables, walk
 from treadle.expr.simplify import simplify
 from treadle.expr.terms import split_linear
-from treadle.ir.analysis import facts_of, statements
-from treadle.ir.tensor import For, If, Stmt, TensorFunction
-from treadle.passes.statements import Body, renamed_copy, simplify_body, with_body
+from treadle.ir.analysis import expressions, facts_of, statements
+from treadle.ir.tensor import For, If, Load, Stmt, TensorFunction
+from treadle.passes.statements import Body, map_expressions, renamed_copy, simplify_body, with_body
 
 _Key = tuple[tuple[tuple[int, int], ...], Expr]
 
@@ -129,12 +130,24 @@ def _limits(body: Body) -> list[_Limit]:
     """The conditions inside that compare variables of a tile with what is known at this place."""
     loops = _Loops.of(body)
     found: dict[_Key, _Limit] = {}
-    for s in statements(body):
-        limit = _as_limit(s.condition, loops) if isinstance(s, If) else None
+    for condition in _conditions(body):
+        limit = _as_limit(condition, loops)
         # A constant rest is decided by unrolling: nothing is left to learn at run time.
         if limit is not None and int_value(limit.rest) is None:
             found.setdefault(limit.key, limit)
     return list(found.values())
+
+
+def _conditions(body: Body) -> Iterator[Expr]:
+    """What statements depend on, and what their expressions select or mask by."""
+    for s in statements(body):
+        if isinstance(s, If):
+            yield s.condition
+        for x in walk(*expressions(s)):
+            if isinstance(x, Apply) and x.fn == "select":
+                yield x.args[0]
+            elif isinstance(x, Load) and x.mask is not None:
+                yield x.mask
 
 
 def _as_limit(condition: Expr, loops: _Loops) -> _Limit | None:
@@ -184,8 +197,7 @@ def _short(body: Body, limit: _Limit, facts: Facts, done: frozenset[_Key]) -> Bo
 
 def _limits_lanes(body: Body, limit: _Limit, loops: _Loops) -> bool:
     """Whether a limit is one on the lanes of vectors."""
-    conditions = [s.condition for s in statements(body) if isinstance(s, If)]
-    same = [c for c in conditions if (x := _as_limit(c, loops)) is not None and x.key == limit.key]
+    same = [c for c in _conditions(body) if (x := _as_limit(c, loops)) is not None and x.key == limit.key]
     return any(v in loops.lanes for c in same for v in variables(c))
 
 
@@ -205,5 +217,22 @@ def _assume(body: Body, limit: _Limit, loops: _Loops, rows: int | None) -> Body:
                 s = If(s.condition, inner, _assume(s.orelse, limit, loops, rows), s.span)
         elif isinstance(s, For):
             s = For(s.var, s.extent, _assume(s.body, limit, loops, rows), s.kind, s.span)
+        elif rows is None:
+            s = map_expressions((s,), lambda e: _without(e, limit, loops))[0]
         result.append(s)
     return tuple(result)
+
+
+def _without(x: Expr, limit: _Limit, loops: _Loops) -> Expr:
+    """An expression where a limit is known to hold."""
+
+    def holds(e: Expr) -> bool:
+        found = _as_limit(e, loops)
+        return found is not None and found.key == limit.key
+
+    def visit(e: Expr) -> Expr | None:
+        if isinstance(e, Load) and e.mask is not None and holds(e.mask):
+            return Load(e.buffer, e.indices)
+        return e.args[1] if isinstance(e, Apply) and e.fn == "select" and holds(e.args[0]) else None
+
+    return transform(x, visit)

@@ -19,7 +19,7 @@ from treadle.ir.tensor import (
     Store,
     TensorFunction,
 )
-from treadle.schedule.dependence import axes, in_block, is_internal, of_buffer, only_tails
+from treadle.schedule.dependence import axes, in_block, is_internal, of_buffer, only_tails, steps
 from treadle.schedule.instruction import Instruction
 from treadle.schedule.nest import (
     BlockSite,
@@ -27,7 +27,9 @@ from treadle.schedule.nest import (
     blocks_below,
     facts_at,
     locate_block,
+    locate_loop,
     replaced,
+    rescoped,
     uses,
     with_body,
     with_buffers,
@@ -37,7 +39,9 @@ from treadle.schedule.regions import Range, access_region, index_range, union, w
 
 
 def home(site: BlockSite, suits: Callable[[Stmt], bool]) -> tuple[Stmt, tuple[For, ...]]:
-    """The outermost statement around a block (or the block) that ``suits``, and the loops around it."""
+    """The outermost statement around a block (or the block) that ``suits``, and the loops around
+    it.
+    """
     for position, stmt in enumerate(site.path):
         if suits(stmt):
             return stmt, tuple(s for s in site.path[:position] if isinstance(s, For))
@@ -79,10 +83,12 @@ def renamed_axes(
 
 @dataclass(frozen=True)
 class CacheWrite(Instruction):
-    """Let a block write a new buffer of ``scope``, of the same shape, and copy that to the one it wrote.
+    """Let a block write a new buffer of ``scope``, of the same shape, and copy that to the one it
+    wrote.
 
-    The new buffer is ``{buffer}_{scope}``; the block ``{block}_copy`` stands right after the largest nest that holds the
-    block alone. The buffer shrinks to what is used when storage is compacted.
+    The new buffer is ``{buffer}_{scope}``; the block ``{block}_copy`` stands right after the
+    largest nest that holds the block alone. The buffer shrinks to what is used when storage is
+    compacted.
 
     Errors: E0320 the block's form; E0323 several writers.
     """
@@ -141,12 +147,17 @@ class CacheWrite(Instruction):
             loops = nest_over(iters, boxes, facts_at(function, around), taken)
         copies = loops.around(copy)
         inner = with_buffers((nest,), {store.buffer: cache})
-        return replaced(function, (nest, (Allocate(cache), *inner, *copies)))
+        after = replaced(function, (nest, (*inner, *copies)))
+        # What a reduction gathers must outlive the loops that step it.
+        stepping = [x.var.name for x in around if steps(x, site.node, "reduce")]
+        first = locate_loop(self, after, stepping[0]).node if stepping else inner[0]
+        return rescoped(replaced(after, (first, (Allocate(cache), first))))
 
 
 @dataclass(frozen=True)
 class CacheRead(Instruction):
-    """Let a block read a buffer through a copy of ``scope``, of the same shape, named ``{buffer}_{scope}`` like its block.
+    """Let a block read a buffer through a copy of ``scope``, of the same shape, named
+    ``{buffer}_{scope}`` like its block.
 
     The copy stands before the largest nest around the block in which nothing writes the buffer.
 
@@ -206,7 +217,7 @@ class CacheRead(Instruction):
         copies = nest_over(iters, region, facts, taken).around(copy)
         block = with_buffers((site.node,), {source: cache})
         changed = replaced(function, (nest, (Allocate(cache), *copies, nest)))
-        return replaced(changed, (site.node, block))
+        return rescoped(replaced(changed, (site.node, block)))
 
 
 def _writes_nothing(stmt: Stmt, buffer: Buffer) -> bool:

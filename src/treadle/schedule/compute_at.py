@@ -1,4 +1,6 @@
-"""Moving blocks: a producer to where a loop needs it, a consumer to where a loop has made what it reads."""
+"""Moving blocks: a producer to where a loop needs it, a consumer to where a loop has made what it
+reads.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from treadle.ir.tensor import (
     Block,
     Buffer,
     For,
+    LoopKind,
     TensorFunction,
 )
 from treadle.schedule.dependence import (
@@ -36,6 +39,7 @@ from treadle.schedule.nest import (
     locate_block,
     locate_loop,
     replaced,
+    rescoped,
     uses,
 )
 from treadle.schedule.nests import Nest, inside_conditions, mirrored_loops, nest_over
@@ -43,7 +47,9 @@ from treadle.schedule.regions import Range, Region, access_region, contains, uni
 
 
 def axis_ranges(block: Block, indices: Sequence[Expr], region: Region) -> tuple[Range, ...]:
-    """What the axes of a block must run over so that stores at ``indices`` fill ``region``; all where that is unknown."""
+    """What the axes of a block must run over so that stores at ``indices`` fill ``region``; all
+    where that is unknown.
+    """
     found: dict[Var, Range] = {}
     for index, wanted in zip(indices, region, strict=True):
         if isinstance(index, Var):
@@ -119,12 +125,13 @@ def _distinct_place(
 class ComputeAt(Instruction):
     """Compute a producer inside a loop: at each iteration just what the consumers there read.
 
-    The block gets new loops over the box that is read, named after its axes, and stands before the first consumer. Boxes
-    that reach over the buffer are cut by a condition. Elements that several iterations read are computed again. A
-    reduction is done as a whole, in the order of its axes.
+    The block gets new loops over the box that is read, named after its axes, and stands before the
+    first consumer. Boxes that reach over the buffer are cut by a condition. Elements that several
+    iterations read are computed again. A reduction is done as a whole, in the order of its axes.
 
-    Errors: E0320 the block's form; E0322 the buffer is a parameter; E0323 several writers; E0324 consumers outside the
-    loop; E0327 what it reads changes meanwhile; E0329 the block stands in the loop already.
+    Errors: E0320 the block's form; E0322 the buffer is a parameter; E0323 several writers; E0324
+    consumers outside the loop; E0327 what it reads changes meanwhile; E0329 the block stands in the
+    loop already.
     """
 
     block: str
@@ -179,7 +186,7 @@ class ComputeAt(Instruction):
         )
         after = replaced(function, (site.node, ()), (loop.node, (moved,)))
         check_ready(self, function, site.node, after, (self.block,))
-        return after
+        return rescoped(after)
 
     def _check_common(
         self,
@@ -189,7 +196,9 @@ class ComputeAt(Instruction):
         region: Region,
         facts: Facts,
     ) -> None:
-        """In loops that both stand in already, the block must not be asked for more than it computed there."""
+        """In loops that both stand in already, the block must not be asked for more than it
+        computed there.
+        """
         common = [x for x, y in zip(site.loops, loop.loops, strict=False) if x is y]
         write = next(
             a for a in accesses(function.body) if a.kind == "store" and in_block(a, site.node)
@@ -204,7 +213,8 @@ class ComputeAt(Instruction):
                 function,
                 site.node,
                 "E0327",
-                f"cannot show that loop '{self.loop}' reads only what the same iteration of '{common[-1].var}' writes",
+                f"cannot show that loop '{self.loop}' reads only what the same iteration of "
+                f"'{common[-1].var}' writes",
             )
 
 
@@ -219,12 +229,14 @@ def _first_reader(loop: For, buffer: Buffer) -> int:
 class ReverseComputeAt(Instruction):
     """Run a consumer at the end of a loop's body, on what the loop has just made.
 
-    The consumer gets loops like the producer's inside the loop (extents and kinds; those that step a reduction left out),
-    so that it walks the same tile. Where the loop stands in a loop that steps the producer's reduction, the consumer runs at
-    the last step of that. Axes that the producer's buffer does not have run over their whole domain.
+    The consumer gets loops like the producer's inside the loop (extents and kinds; those that step
+    a reduction left out), so that it walks the same tile. Where the loop stands in a loop that
+    steps the producer's reduction, the consumer runs at the last step of that. Axes that the
+    producer's buffer does not have run over their whole domain.
 
-    Errors: E0320 the consumer's form; E0323 no producer in the loop, or several writers; E0324 what it writes is used
-    elsewhere; E0326 the indices of its load; E0327 an operand is not ready there; E0329 the block stands in the loop already.
+    Errors: E0320 the consumer's form; E0323 no producer in the loop, or several writers; E0324 what
+    it writes is used elsewhere; E0326 the indices of its load; E0327 an operand is not ready there;
+    E0329 the block stands in the loop already.
     """
 
     block: str
@@ -278,12 +290,14 @@ class ReverseComputeAt(Instruction):
         moved = replace_fields(loop.node, body=(*loop.node.body, *nest.around(site.node)))
         after = replaced(function, (site.node, ()), (loop.node, (moved,)))
         check_ready(self, function, site.node, after, (self.block,))
-        return after
+        return rescoped(after)
 
     def _point(
         self, function: TensorFunction, site: BlockSite, producer: BlockSite, store: Access
     ) -> dict[Var, Expr]:
-        """The axes of the consumer that follow from the element just stored, over the producer's loops."""
+        """The axes of the consumer that follow from the element just stored, over the producer's
+        loops.
+        """
         loads = {
             a.indices
             for a in accesses((site.node,))
@@ -305,7 +319,7 @@ class ReverseComputeAt(Instruction):
                 site.node,
                 "E0326",
                 f"block '{self.block}' does not read '{store.buffer.name}' at its axes",
-                hint="only an elementwise consumer, or one that broadcasts, can follow its producer",
+                hint="only an elementwise consumer, or one that broadcasts, can follow",
             )
         return point
 
@@ -334,7 +348,8 @@ class ReverseComputeAt(Instruction):
         carried = [
             renamed[x] for v in reduced if v in point for x in renamed if uses(point[v], (x,))
         ]
-        loops = tuple((v, e, "serial" if v in carried else kind) for v, e, kind in loops)
+        kinds: dict[Var, LoopKind] = dict.fromkeys(carried, "serial")
+        loops = tuple((v, e, kinds.get(v, kind)) for v, e, kind in loops)
         for var, extent, _ in loops:
             facts = facts.with_range(var, extent)
         self._check_reduced(function, site, inner, loop, point)

@@ -38,7 +38,9 @@ from treadle.schedule.regions import (
 
 @dataclass(frozen=True, slots=True)
 class Reduction:
-    """``buffer[indices] = combine(buffer[indices], term)``, started with ``init``; ``init`` is ``None`` without one."""
+    """``buffer[indices] = combine(buffer[indices], term)``, started with ``init``; ``init`` is
+    ``None`` without one.
+    """
 
     buffer: Buffer
     indices: tuple[Expr, ...]
@@ -120,14 +122,16 @@ def steps(loop: For, block: Block, kind: IterKind) -> bool:
 
 
 def is_tail(block: Block, condition: Expr, facts: Facts) -> bool:
-    """Whether a condition of a block only keeps its axes inside their domains, as ``split`` leaves it."""
+    """Whether a condition of a block only keeps its axes inside their domains, as ``split`` leaves
+    it.
+    """
     for axis in block.iters:
         facts = facts.with_fact(axis.binding >= 0).with_fact(axis.binding < axis.extent)
     return prove(condition, facts)
 
 
 def only_tails(function: TensorFunction, site: BlockSite) -> bool:
-    """Whether a block runs at every point of its domain: nothing but tails keeps it from running."""
+    """Whether a block runs at every point of its domain: its conditions are tails only."""
     facts = facts_at(function, site.loops)
     plain = not any(isinstance(s, If) for s in site.above)
     return plain and all(is_tail(site.node, c, facts) for c in conjuncts(site.node.where))
@@ -212,7 +216,8 @@ def check_steps(rule: Instruction, function: TensorFunction, site: LoopSite, hin
 def check_stages(
     rule: Instruction, function: TensorFunction, chain: Sequence[For], site: Site
 ) -> None:
-    """Refuse (E0307) when a block under the chain reads what other iterations of the chain's loops write.
+    """Refuse (E0307) when a block under the chain reads what other iterations of the chain's loops
+    write.
 
     ``site`` is the innermost loop of the chain in its place.
     """
@@ -246,7 +251,8 @@ def _check_covered(
             function,
             read.blocks[0] if read.blocks else read.stmt,
             "E0307",
-            f"cannot show that '{read.buffer.name}' is written before it is read in the same iteration",
+            f"cannot show that '{read.buffer.name}' is written before it is read in the same "
+            "iteration",
             notes=(f"it is written by block '{_name(others[0][1])}'",),
             hint="give the blocks loops of their own, or move the writer with compute_at",
         )
@@ -303,7 +309,9 @@ def covers(write: Access, read: Access, still: Sequence[Var], facts: Facts) -> b
 
 
 def _plain(write: Access, block: Block, still: Sequence[Var]) -> bool:
-    """Whether a store's indices are different axes of its block, or stand still: its box has no holes."""
+    """Whether a store's indices are different axes of its block, or stand still: its box has no
+    holes.
+    """
     own = {a.var: a.binding for a in block.iters}
     seen: set[Expr] = set()
     for index in write.indices:
@@ -321,7 +329,9 @@ def _running(access: Access) -> frozenset[Var]:
 
 
 def is_distinct(function: TensorFunction, site: BlockSite, store: Access, loop: For) -> bool:
-    """Whether different iterations of a loop are shown to write different elements, outer loops standing still."""
+    """Whether different iterations of a loop are shown to write different elements, outer loops
+    standing still.
+    """
     facts = facts_at(function, store.loops)
     if prove(loop.extent <= 1, facts):
         return True
@@ -331,7 +341,7 @@ def is_distinct(function: TensorFunction, site: BlockSite, store: Access, loop: 
     written = [v for v in bindings if any(uses(i, (v,)) for i in store.indices)]
     for axis in written:
         rest = index_range(bindings[axis] - _step(bindings[axis], loop), inner, facts)
-        weight = _coefficient(bindings[axis], loop)
+        weight = weight_of(bindings[axis], loop)
         if rest is not None and weight is not None and prove(weight >= rest.extent, facts):
             return True
     touched = {
@@ -342,7 +352,7 @@ def is_distinct(function: TensorFunction, site: BlockSite, store: Access, loop: 
     return loop.var in touched and one_to_one([bindings[a] for a in written], touched, facts)
 
 
-def _coefficient(binding: Expr, loop: For) -> Expr | None:
+def weight_of(binding: Expr, loop: For) -> Expr | None:
     """What one step of a loop adds to a binding that is linear in it; ``None`` for another form."""
     at_zero, at_one = (substitute(binding, {loop.var: as_expr(x)}) for x in (0, 1))
     weight = simplify(at_one - at_zero)
@@ -350,7 +360,7 @@ def _coefficient(binding: Expr, loop: For) -> Expr | None:
 
 
 def _step(binding: Expr, loop: For) -> Expr:
-    weight = _coefficient(binding, loop)
+    weight = weight_of(binding, loop)
     return binding if weight is None else weight * loop.var
 
 
@@ -362,7 +372,9 @@ def check_order(
     after: Sequence[For],
     reassociate: bool,
 ) -> None:
-    """Refuse (E0308) another order of the loops that step a reduction, unless the result cannot tell."""
+    """Refuse (E0308) another order of the loops that step a reduction, unless the result cannot
+    tell.
+    """
     _check_own_reads(rule, function, site)
     first = [x for x in before if steps(x, site.node, "reduce")]
     then = [x for x in after if steps(x, site.node, "reduce")]
@@ -385,7 +397,9 @@ def check_order(
 
 
 def _check_own_reads(rule: Instruction, function: TensorFunction, site: BlockSite) -> None:
-    """Points of the spatial axes must not depend on each other: the block reads back only what the same point wrote."""
+    """Points of the spatial axes must not depend on each other: the block reads back only what the
+    same point wrote.
+    """
     spatial = axes(site.node, "spatial")
     own = [a for a in accesses((site.node,))]
     for write in (a for a in own if a.kind == "store"):
@@ -396,12 +410,15 @@ def _check_own_reads(rule: Instruction, function: TensorFunction, site: BlockSit
                     function,
                     site.node,
                     "E0307",
-                    f"block '{site.node.name}' reads elements of '{write.buffer.name}' that other iterations write",
+                    f"block '{site.node.name}' reads elements of '{write.buffer.name}' that "
+                    "other iterations write",
                 )
 
 
 def check_order_kept(rule: Instruction, function: TensorFunction, site: BlockSite) -> None:
-    """Refuse (E0324) a consumer that could not run earlier: others write or have read what it writes."""
+    """Refuse (E0324) a consumer that could not run earlier: others write or have read what it
+    writes.
+    """
     found = accesses(function.body)
     first = next(p for p, a in enumerate(found) if in_block(a, site.node))
     written = {a.buffer for a in found if a.kind == "store" and in_block(a, site.node)}
@@ -412,7 +429,8 @@ def check_order_kept(rule: Instruction, function: TensorFunction, site: BlockSit
                     function,
                     other.stmt,
                     "E0324",
-                    f"'{other.buffer.name}', which block '{site.node.name}' writes, is also used here",
+                    f"'{other.buffer.name}', which block '{site.node.name}' writes, is also "
+                    "used here",
                 )
 
 
@@ -425,8 +443,9 @@ def check_ready(
 ) -> None:
     """Refuse (E0327) when what a block reads is not the same in its new place.
 
-    ``moved`` is the block in ``before``; blocks ``names`` of ``after`` do its work. All that it reads must be written before
-    it in both, and where writer and reader share loops, in the same iteration.
+    ``moved`` is the block in ``before``; blocks ``names`` of ``after`` do its work. All that it
+    reads must be written before it in both, and where writer and reader share loops, in the same
+    iteration.
     """
     old, new = accesses(before.body), accesses(after.body)
     sources = {a.buffer for a in old if a.kind == "load" and in_block(a, moved)}
@@ -465,7 +484,9 @@ def _check_read(
 
 
 def is_determined(write: Access, function: TensorFunction) -> bool:
-    """Whether a store writes the same value to an element every time: all its spatial axes are in its indices."""
+    """Whether a store writes the same value to an element every time: all its spatial axes are in
+    its indices.
+    """
     if not write.blocks:
         return False
     block = write.blocks[0]

@@ -1,4 +1,6 @@
-"""Bindings as mixed-radix numbers: which loops an axis is made of, and whether different steps are different points."""
+"""Bindings as mixed-radix numbers: which loops an axis is made of, and whether different steps are
+different points.
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -7,19 +9,24 @@ from treadle.expr.bounds import Facts, prove
 from treadle.expr.scalar import Apply, Expr, Var, eq, int_value, variables
 from treadle.expr.simplify import simplify
 from treadle.ir.tensor import ONE
+from treadle.schedule.regions import index_range
 
 
 @dataclass(frozen=True, slots=True)
 class Digit:
-    """``coefficient * (var // divisor % modulus)``; without a modulus all that is left of the loop."""
+    """``coefficient * (source // divisor % modulus)``; without a modulus all that is left of the
+    source.
 
-    var: Var
+    The source is a loop, or a sum of loops that was divided, as splitting a fused loop leaves it.
+    """
+
+    source: Expr
     coefficient: Expr
     divisor: Expr = ONE
     modulus: Expr | None = None
 
     def size(self, extent: Expr) -> Expr:
-        """How many values the digit takes, for a loop of ``extent``."""
+        """How many values the digit takes, for a source of ``extent``."""
         return (
             self.modulus
             if self.modulus is not None
@@ -28,7 +35,9 @@ class Digit:
 
 
 def digits(e: Expr, loops: Mapping[Var, Expr]) -> tuple[Digit, ...] | None:
-    """The digits of loops that a binding adds up, other variables being fixed; ``None`` for another form."""
+    """The digits of loops that a binding adds up, other variables being fixed; ``None`` for another
+    form.
+    """
     if not any(v in loops for v in variables(e)):
         return ()
     if isinstance(e, Var):
@@ -51,46 +60,69 @@ def _scaled(e: Apply, loops: Mapping[Var, Expr]) -> tuple[Digit, ...] | None:
             inner = digits(x, loops)
             if inner is None:
                 return None
-            return tuple(Digit(d.var, d.coefficient * factor, d.divisor, d.modulus) for d in inner)
+            return tuple(
+                Digit(d.source, d.coefficient * factor, d.divisor, d.modulus) for d in inner
+            )
     return None
 
 
 def _part(e: Apply) -> tuple[Digit, ...] | None:
     x, by = e.args[0], e.args[-1]
-    if e.fn == "floordiv" and isinstance(x, Var):
-        return (Digit(x, ONE, by),)
-    if e.fn == "mod" and isinstance(x, Var):
-        return (Digit(x, ONE, ONE, by),)
-    if e.fn == "mod" and isinstance(x, Apply) and x.fn == "floordiv" and isinstance(x.args[0], Var):
+    if e.fn == "mod" and isinstance(x, Apply) and x.fn == "floordiv":
         return (Digit(x.args[0], ONE, x.args[1], by),)
-    if e.fn == "floordiv" and isinstance(x, Apply) and x.fn == "mod" and isinstance(x.args[0], Var):
+    if e.fn == "floordiv" and isinstance(x, Apply) and x.fn == "mod":
         return (Digit(x.args[0], ONE, by, simplify(x.args[1] // by)),)
-    return None
+    if e.fn == "floordiv":
+        return (Digit(x, ONE, by),)
+    return (Digit(x, ONE, ONE, by),) if e.fn == "mod" else None
 
 
 def one_to_one(bindings: Iterable[Expr], loops: Mapping[Var, Expr], facts: Facts) -> bool:
-    """Whether different steps of ``loops`` (with extents) are shown to give different values of ``bindings``.
+    """Whether different steps of ``loops`` (with extents) are shown to give different values of
+    ``bindings``.
 
     ``facts`` must know the loops' ranges.
     """
-    found: dict[Var, list[Digit]] = {var: [] for var in loops}
-    for binding in bindings:
-        parts = digits(simplify(binding, facts), loops)
+    found: dict[Expr, list[Digit]] = {}
+    waiting = [simplify(binding, facts) for binding in bindings]
+    seen: set[Expr] = set()
+    while waiting:
+        parts = digits(waiting.pop(), loops)
         if parts is None or not _stacked(parts, loops, facts):
             continue
         for digit in parts:
-            found[digit.var].append(digit)
-    return all(_determined(found[var], extent, facts) for var, extent in loops.items())
+            source = digit.source
+            found.setdefault(source, []).append(digit)
+            if source in loops or source in seen:
+                continue
+            extent = _extent(source, loops, facts)
+            if extent is not None and _determined(found[source], extent, facts):
+                # The sum is known, so what it says of its loops is known too.
+                seen.add(source)
+                waiting.append(source)
+    return all(_determined(found.get(var, []), extent, facts) for var, extent in loops.items())
+
+
+def _extent(source: Expr, loops: Mapping[Var, Expr], facts: Facts) -> Expr | None:
+    if isinstance(source, Var) and source in loops:
+        return loops[source]
+    around = index_range(source, loops, facts)
+    return None if around is None or not prove(around.low >= 0, facts) else around.end
 
 
 def _stacked(parts: tuple[Digit, ...], loops: Mapping[Var, Expr], facts: Facts) -> bool:
-    """Whether the sum of digits tells them all: each weighs at least as much as all lighter ones together."""
+    """Whether the sum of digits tells them all: each weighs at least as much as all lighter ones
+    together.
+    """
     ordered = sorted(parts, key=lambda d: _weight(d.coefficient))
     reach: Expr = ONE
     for digit in ordered:
         if not prove(digit.coefficient >= reach, facts):
             return False
-        reach = simplify(reach + digit.coefficient * (digit.size(loops[digit.var]) - 1), facts)
+        extent = _extent(digit.source, loops, facts)
+        if extent is None:
+            return False
+        reach = simplify(reach + digit.coefficient * (digit.size(extent) - 1), facts)
     return True
 
 

@@ -2,7 +2,7 @@
 
 import ast
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,12 +10,18 @@ import numpy as np
 from treadle.expr.functions import FUNCTIONS, OPERATORS
 from treadle.expr.scalar import Apply, Const, Expr, Var, apply, as_expr
 
-_OPERATOR = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.FloorDiv: "//", ast.Mod: "%"}
+_OPERATOR: dict[type[ast.operator], str] = {
+    ast.Add: "+",
+    ast.Sub: "-",
+    ast.Mult: "*",
+    ast.FloorDiv: "//",
+    ast.Mod: "%",
+}
 
 
 @dataclass(frozen=True)
 class IndexMap:
-    """Where an element goes: ``results`` are expressions of the old indices, which ``params`` name."""
+    """Where an element goes: ``results`` are expressions of old indices, named by ``params``."""
 
     params: tuple[str, ...]
     results: tuple[Expr, ...]
@@ -31,14 +37,16 @@ class IndexMap:
         return f"lambda {', '.join(self.params)}: ({inner}{tail})"
 
     def pack(self, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        """The elements of ``array`` in their new places in an array of ``shape``; zero where none goes."""
-        places = dict(zip(self.params, np.indices(array.shape), strict=True))
+        """The elements of ``array`` in their new places in an array of ``shape``; zero where none
+        goes.
+        """
+        places = {p: np.indices(array.shape)[d] for d, p in enumerate(self.params)}
         packed = np.zeros(shape, array.dtype)
         packed[tuple(_evaluate(e, places) for e in self.results)] = array
         return packed
 
 
-def _evaluate(e: Expr, places: dict[str, np.ndarray]) -> np.ndarray:
+def _evaluate(e: Expr, places: Mapping[str, np.ndarray]) -> np.ndarray:
     if isinstance(e, Var):
         return places[e.name]
     if isinstance(e, Const):

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from treadle.base.errors import InternalError
 from treadle.base.rewrite import replace_fields
 from treadle.expr.bounds import prove
 from treadle.expr.scalar import Const, Expr, Var, apply, select, substitute, transform, variables
@@ -29,6 +30,7 @@ from treadle.schedule.nest import (
     locate_block,
     map_exprs,
     replaced,
+    rescoped,
     with_body,
     without_allocation,
 )
@@ -48,7 +50,7 @@ def _elementwise(rule: Instruction, function: TensorFunction, site: BlockSite) -
             block,
             "E0320",
             f"block '{block.name}' is not one plain store at every point",
-            hint="only a block with spatial axes, one store and no condition but tails can be inlined",
+            hint="inline blocks with spatial axes, one store and no condition but tails",
         )
     return store
 
@@ -86,10 +88,12 @@ def _masked(value: Expr, mask: Expr | None) -> Expr:
 class ComputeInline(Instruction):
     """Compute a producer's value where it is used, and do without its buffer.
 
-    The block is ``B[i, j, ...] = value`` over distinct axes. A load of ``B`` under a mask loads under that mask.
+    The block is ``B[i, j, ...] = value`` over distinct axes. A load of ``B`` under a mask loads
+    under that mask.
 
-    Errors: E0320 the block's form; E0322 the buffer is a parameter; E0323 it has other writers; E0324 a use that takes an
-    address or a vector; E0325 the store's indices; E0327 what it reads changes before it is used.
+    Errors: E0320 the block's form; E0322 the buffer is a parameter; E0323 it has other writers;
+    E0324 a use that takes an address or a vector; E0325 the store's indices; E0327 what it reads
+    changes before it is used.
     """
 
     block: str
@@ -144,17 +148,20 @@ class ComputeInline(Instruction):
         without = without_allocation(replaced(function, (site.node, ())), buffer)
         after = with_body(without, map_exprs(without.body, lambda e: transform(e, inlined)))
         check_ready(self, function, site.node, after, users)
-        return after
+        return rescoped(after)
 
 
 @dataclass(frozen=True)
 class ReverseComputeInline(Instruction):
-    """Compute an elementwise consumer where its producer stores, and do without the buffer between them.
+    """Compute an elementwise consumer where its producer stores, and do without the buffer between
+    them.
 
-    The producer is the last block that writes a buffer which only this block reads; it has no reduction.
+    The producer is the last block that writes a buffer which only this block reads; it has no
+    reduction.
 
-    Errors: E0320 the form of either block; E0323 no such producer, or several writers; E0324 the buffer is used elsewhere;
-    E0326 the load's indices; E0327 another operand is not ready where the producer runs.
+    Errors: E0320 the form of either block; E0323 no such producer, or several writers; E0324 the
+    buffer is used elsewhere; E0326 the load's indices; E0327 another operand is not ready where the
+    producer runs.
     """
 
     block: str
@@ -202,9 +209,12 @@ class ReverseComputeInline(Instruction):
                 b for b in sorted(read, key=lambda b: b.name) if is_internal(function, b)
             ):
                 writers = of_buffer(function, buffer, "store")
-                alone = all(in_block(a, site.node) for a in of_buffer(function, buffer, "load"))
+                alone = all(
+                    in_block(a, site.node) or in_block(a, other.node)
+                    for a in of_buffer(function, buffer, "load")
+                )
                 if (
-                    len(writers) == 1
+                    len({w.blocks[:1] for w in writers}) == 1
                     and alone
                     and in_block(writers[0], other.node)
                     and other.node is not site.node
@@ -216,7 +226,8 @@ class ReverseComputeInline(Instruction):
         """The function with one block in the place of two."""
         site, producer, buffer = self.check(function)
         store, own = single_store(site.node), single_store(producer.node)
-        assert store is not None and own is not None
+        if store is None or own is None:
+            raise InternalError(f"block '{self.block}' was checked to be one store")
         load = next(x for x in walk_loads(store.value) if x.buffer is buffer)
         point = {v: i for v, i in zip(load.indices, own.indices, strict=True) if isinstance(v, Var)}
         here = substitute(load, point)
@@ -238,7 +249,7 @@ class ReverseComputeInline(Instruction):
         after = replaced(function, (producer.node, (block,)), (site.node, ()))
         after = without_allocation(after, buffer)
         check_ready(self, function, site.node, after, (self.block,))
-        return after
+        return rescoped(after)
 
     def _where(
         self, function: TensorFunction, site: BlockSite, producer: BlockSite, point: dict[Var, Expr]

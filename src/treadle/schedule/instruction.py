@@ -1,11 +1,13 @@
 """What a schedule primitive is: data, a check, an effect.
 
-Codes of refusals: E0301 no such name, E0302 the loop's kind, E0303 factors, E0304 loops not in one chain, E0305 extent not
-constant, E0306 the loop steps a reduction, E0307 blocks depend on each other across iterations, E0308 the order of a
-reduction, E0309 kinds that do not nest, E0310 statements outside blocks, E0311 axes that cannot be told apart,
-E0320 the block's form, E0321 not a reduction, E0322 the buffer's place, E0323 several writers, E0324 accesses that stand
-elsewhere, E0325 the store's indices, E0326 the load's indices, E0327 operands overwritten meanwhile, E0328 the block's
-condition, E0329 the loop's place, E0332 the combination, E0340 the index map.
+Codes of refusals: E0301 no such name, E0302 the loop's kind, E0303 factors, E0304 loops not in one
+chain, E0305 extent not constant, E0306 the loop steps a reduction, E0307 blocks depend on each
+other across iterations, E0308 the order of a reduction, E0309 kinds that do not nest, E0310
+statements outside blocks, E0311 axes that cannot be told apart, E0312 a split inside an axis, E0320
+the block's form, E0321 not a reduction, E0322 the buffer's place, E0323 several writers, E0324
+accesses that stand elsewhere, E0325 the store's indices, E0326 the load's indices, E0327 operands
+overwritten meanwhile, E0328 the block's condition, E0329 the loop's place, E0332 the combination,
+E0340 the index map.
 """
 
 from abc import ABC, abstractmethod

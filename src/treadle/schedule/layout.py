@@ -19,13 +19,16 @@ from treadle.schedule.regions import index_range
 
 @dataclass(frozen=True)
 class TransformLayout(Instruction):
-    """Store the elements of a buffer in another order, as ``lambda k, j: (j // 64, k, j % 64)`` says.
+    """Store the elements of a buffer in another order, as ``lambda k, j: (j // 64, k, j % 64)``
+    says.
 
-    Every access is rewritten. The new shape is the box around the map's values; where the map is not onto, the rest is padding
-    that no access reads. A parameter changes its shape: its caller packs it (``layout.pack``), with zeros for the padding.
+    Every access is rewritten. The new shape is the box around the map's values; where the map is
+    not onto, the rest is padding that no access reads. A parameter changes its shape: its caller
+    packs it (``layout.pack``), with zeros for the padding.
 
-    Errors: E0301 no such buffer; E0322 a result with padding; E0324 an access that is a vector; E0340 the map's parameters do
-    not fit, a new index may be negative or unbounded, or two elements may share a place.
+    Errors: E0301 no such buffer; E0322 a result with padding; E0324 an access that is a vector;
+    E0340 the map's parameters do not fit, a new index may be negative or unbounded, or two elements
+    may share a place.
     """
 
     buffer: str

@@ -1,6 +1,9 @@
-"""Primitives on loops: split, fuse, reorder, and what runs a loop at once: vectorize, unroll, parallel."""
+"""Primitives on loops: split, fuse, reorder, and what runs a loop at once: vectorize, unroll,
+parallel.
+"""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 
 from treadle.base.rewrite import replace_fields
@@ -16,8 +19,12 @@ from treadle.schedule.dependence import (
     check_steps,
     is_distinct,
     is_private,
+    reduction_of,
+    steps,
+    weight_of,
     written_below,
 )
+from treadle.schedule.digits import digits
 from treadle.schedule.instruction import Instruction
 from treadle.schedule.nest import (
     LoopSite,
@@ -47,11 +54,13 @@ def _require_serial(rule: Instruction, function: TensorFunction, site: LoopSite)
 class Split(Instruction):
     """Split one loop in several, the outermost first.
 
-    ``for i in range(n)`` becomes ``for i_0 in range((n + 5) // 6): for i_1 in range(6)`` with ``i = i_0 * 6 + i_1`` for the
-    factors ``(None, 6)``. One factor may be ``None``: it is inferred, rounded up. Where the product may exceed ``n``, the
-    blocks below run only where ``i < n``.
+    ``for i in range(n)`` becomes ``for i_0 in range((n + 5) // 6): for i_1 in range(6)`` with ``i =
+    i_0 * 6 + i_1`` for the factors ``(None, 6)``. One factor may be ``None``: it is inferred,
+    rounded up. Where the product may exceed ``n``, the blocks below run only where ``i < n``.
 
-    Errors: E0302 the loop is not serial; E0303 factors that are not positive, more than one ``None``, or too small.
+    Errors: E0302 the loop is not serial; E0303 factors that are not positive, more than one
+    ``None``, or too small; E0312 the loop is an inner part of an axis, and the factors leave a
+    rest.
     """
 
     loop: str
@@ -81,7 +90,32 @@ class Split(Instruction):
                     notes=(f"the extent is {site.node.extent}, the product {total}",),
                     hint="make one factor None",
                 )
+        if not self._extents(site.node, function, site)[1]:
+            self._check_leading(function, site)
         return site
+
+    def _check_leading(self, function: TensorFunction, site: LoopSite) -> None:
+        """A loop that other loops outweigh in an axis must be split without a rest: steps beyond it
+        belong to others.
+        """
+        for block in blocks_below(function, site.node):
+            for axis in block.node.iters:
+                weight = weight_of(axis.binding, site.node)
+                outer = {x.var: x.extent for x in block.loops if x is not site.node}
+                parts = digits(axis.binding, outer) if uses(axis.binding, (site.node.var,)) else ()
+                if weight is None or parts is None or not parts:
+                    continue
+                facts = facts_at(function, block.loops)
+                if any(prove(p.coefficient >= weight, facts) for p in parts):
+                    raise self.refuse(
+                        function,
+                        site.node,
+                        "E0312",
+                        f"'{self.loop}' is an inner part of axis '{axis.var}', and cannot be "
+                        "shown to divide",
+                        notes=(f"the axis is {axis.binding}",),
+                        hint="split the outer loop into all its parts at once",
+                    )
 
     def apply(self, function: TensorFunction) -> TensorFunction:
         """The loop split."""
@@ -124,8 +158,8 @@ class Split(Instruction):
 class Fuse(Instruction):
     """Make one loop of a perfect nest: ``i`` over n and ``j`` over m become ``i_j`` over ``n * m``.
 
-    Errors: E0302 a loop is not serial; E0304 the loops do not follow each other directly, or an extent depends on an outer
-    loop.
+    Errors: E0302 a loop is not serial; E0304 the loops do not follow each other directly, or an
+    extent depends on an outer loop.
     """
 
     loops: tuple[str, ...]
@@ -136,7 +170,7 @@ class Fuse(Instruction):
         if len(sites) < 2:
             node = sites[0].node if sites else None
             raise self.refuse(function, node, "E0304", "two or more loops are needed")
-        for outer, inner in zip(sites, sites[1:], strict=False):
+        for outer, inner in pairwise(sites):
             _require_serial(self, function, inner)
             if len(outer.node.body) != 1 or outer.node.body[0] is not inner.node:
                 raise self.refuse(
@@ -175,13 +209,15 @@ class Fuse(Instruction):
 
 @dataclass(frozen=True)
 class Reorder(Instruction):
-    """Put loops of one nest in another order; loops between them that are not named stay where they are.
+    """Put loops of one nest in another order; loops between them that are not named stay where they
+    are.
 
-    The steps of a floating-point reduction keep their order; ``reassociate=True`` accepts another one, which changes
-    rounding as another order of summation does.
+    The steps of a floating-point reduction keep their order; ``reassociate=True`` accepts another
+    one, which changes rounding as another order of summation does.
 
-    Errors: E0304 the loops are not in one chain, or an extent depends on a loop that would go inside; E0307 blocks below
-    depend on each other across iterations; E0308 a reduction would change its order; E0310 statements outside blocks.
+    Errors: E0304 the loops are not in one chain, or an extent depends on a loop that would go
+    inside; E0307 blocks below depend on each other across iterations; E0308 a reduction would
+    change its order; E0310 statements outside blocks.
     """
 
     loops: tuple[str, ...]
@@ -210,7 +246,7 @@ class Reorder(Instruction):
                     outer,
                     "E0304",
                     "other statements stand between the loops",
-                    hint="move them into loops of their own first, as decompose_reduction and compute_at do",
+                    hint="move them into loops of their own first, as decompose_reduction does",
                 )
         loops = tuple(s for s in chain if isinstance(s, For))
         self._check_extents(function, loops)
@@ -282,6 +318,22 @@ class _Bound(Instruction):
             )
 
 
+_LANES_COMBINE = frozenset({"add", "mul", "min", "max"})
+
+
+def _combines_lanes(function: TensorFunction, loop: For) -> bool:
+    """Whether a loop steps nothing but one reduction whose start stands elsewhere."""
+    below = blocks_below(function, loop)
+    if len(below) != 1 or len(loop.body) != 1 or loop.body[0] is not below[0].node:
+        return False
+    block = below[0].node
+    found = reduction_of(block)
+    steps_only = steps(loop, block, "reduce") and not steps(loop, block, "spatial")
+    return (
+        found is not None and found.init is None and found.combine in _LANES_COMBINE and steps_only
+    )
+
+
 def _loops_below(loop: For) -> list[tuple[For, int]]:
     found: list[tuple[For, int]] = []
     stack = [(s, 1) for s in loop.body]
@@ -317,11 +369,16 @@ class Unroll(_Bound):
 class Vectorize(_Bound):
     """Run the iterations of a loop of constant extent as the lanes of vectors.
 
-    The loop must step spatial axes only: lanes of a reduction are combined by ``rfactor`` first. Every lane must write
-    elements of its own.
+    The loop must step spatial axes only: lanes of a reduction are combined by ``rfactor`` first.
+    Every lane must write elements of its own. With ``reassociate``, the loop may instead be the
+    innermost one of a reduction without init: the lanes are combined with each other before the
+    result is, which for floats rounds in another order.
 
-    Errors: E0302, E0305, E0306 (the loop steps a reduction), E0307, E0309 (another vectorized loop), E0310, E0311.
+    Errors: E0302, E0305, E0306 (the loop steps a reduction), E0307, E0309 (another vectorized
+    loop), E0310, E0311.
     """
+
+    reassociate: bool = False
 
     def check(self, function: TensorFunction) -> LoopSite:
         """The loop."""
@@ -330,6 +387,8 @@ class Vectorize(_Bound):
         self._require_constant(function, site)
         self._require_apart(function, site, "vectorized", "is in one nest with the vectorized loop")
         check_blocks_only(self, function, site.node)
+        if self.reassociate and _combines_lanes(function, site.node):
+            return site
         check_steps(self, function, site, hint=f'rfactor("{self.loop}") first')
         check_stages(self, function, (site.node,), site)
         for block, store in written_below(function, site.node):
@@ -338,7 +397,8 @@ class Vectorize(_Bound):
                     function,
                     block.node,
                     "E0311",
-                    f"lanes of '{self.loop}' would write the same elements of '{store.buffer.name}'",
+                    f"lanes of '{self.loop}' would write the same elements of "
+                    f"'{store.buffer.name}'",
                     hint="vectorize a loop that steps an axis of the result",
                 )
         return site
@@ -352,11 +412,12 @@ class Vectorize(_Bound):
 class Parallel(_Bound):
     """Run the iterations of a loop on all threads.
 
-    The loop must step spatial axes only. Two iterations may write the same elements only of a buffer that is used nowhere
-    else: each iteration then has its own, which the compaction of storage places inside the loop.
+    The loop must step spatial axes only. Two iterations may write the same elements only of a
+    buffer that is used nowhere else: each iteration then has its own, which the compaction of
+    storage places inside the loop.
 
-    Errors: E0302, E0306 (the loop steps a reduction), E0307, E0309 (another parallel loop, or inside a vectorized one),
-    E0310, E0311.
+    Errors: E0302, E0306 (the loop steps a reduction), E0307, E0309 (another parallel loop, or
+    inside a vectorized one), E0310, E0311.
     """
 
     def check(self, function: TensorFunction) -> LoopSite:
@@ -384,7 +445,8 @@ class Parallel(_Bound):
                     function,
                     block.node,
                     "E0311",
-                    f"iterations of '{self.loop}' would write the same elements of '{store.buffer.name}'",
+                    f"iterations of '{self.loop}' would write the same elements of "
+                    f"'{store.buffer.name}'",
                     hint="parallelize a loop that steps an axis of the result",
                 )
         return site

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from treadle.base.rewrite import Rewriter, replace_fields
 from treadle.expr.bounds import Facts
-from treadle.expr.scalar import Expr, Var, apply, substitute, transform, variables
+from treadle.expr.scalar import Expr, Var, apply, substitute, transform, variables, walk
 from treadle.expr.simplify import simplify
-from treadle.ir.analysis import facts_of, paths, statements
+from treadle.ir.analysis import expressions, facts_of, paths, statements
 from treadle.ir.tensor import (
     Allocate,
     Block,
@@ -18,6 +18,7 @@ from treadle.ir.tensor import (
     Let,
     Load,
     Stmt,
+    Store,
     TensorFunction,
 )
 from treadle.schedule.instruction import Instruction
@@ -100,7 +101,7 @@ def _choices(what: str, names: Sequence[str]) -> str:
 
 
 def block_sites(function: TensorFunction) -> tuple[BlockSite, ...]:
-    """The blocks in their places, in the order of the text; those inside other blocks are left out."""
+    """The blocks in their places, in the order of the text; not those inside other blocks."""
     return tuple(
         BlockSite(stmt, above)
         for stmt, above in paths(function.body)
@@ -180,12 +181,14 @@ class _MapExprs(Rewriter):
 
 
 def map_exprs(body: Body, change: Callable[[Expr], Expr]) -> Body:
-    """Statements with every expression in them changed, variables where they are declared included."""
+    """Statements with every expression in them changed, variables where declared included."""
     return _MapExprs(change).rewrite(body)
 
 
 def bind(body: Body, values: Mapping[Var, Expr], facts: Facts) -> Body:
-    """Statements with loop variables exchanged; the bindings and conditions of blocks are simplified."""
+    """Statements with loop variables exchanged; the bindings and conditions of blocks are
+    simplified.
+    """
     return _Bind(values, facts).rewrite(body)
 
 
@@ -244,6 +247,46 @@ def without_allocation(function: TensorFunction, buffer: Buffer) -> TensorFuncti
     """The function without the declaration of a buffer that nothing uses any more."""
     found = [s for s in statements(function.body) if isinstance(s, Allocate) and s.buffer is buffer]
     return replaced(function, *((s, ()) for s in found))
+
+
+def rescoped(function: TensorFunction) -> TensorFunction:
+    """The function with each buffer declared around all that uses it, where a moved block has left
+    that place.
+    """
+    declared = [(s, above) for s, above in paths(function.body) if isinstance(s, Allocate)]
+    for stmt, above in declared:
+        used = [
+            (*around, s)
+            for s, around in paths(function.body)
+            if any(b is stmt.buffer for b in _buffers_of(s))
+        ]
+        shared = _shared(used)
+        if used and (len(shared) < len(above) or _precedes(function, used[0][-1], stmt)):
+            first = used[0][len(shared)]
+            added = replaced(function, (first, (replace_fields(stmt), first)))
+            function = replaced(added, (stmt, ()))
+    return function
+
+
+def _buffers_of(stmt: Stmt) -> tuple[Buffer, ...]:
+    if isinstance(stmt, Allocate):
+        return ()
+    own = tuple(x.buffer for x in walk(*expressions(stmt)) if isinstance(x, Load))
+    return (*own, stmt.buffer) if isinstance(stmt, Store) else own
+
+
+def _shared(chains: Sequence[tuple[Stmt, ...]]) -> tuple[Stmt, ...]:
+    """The statements, not blocks, that are around all of some."""
+    found: list[Stmt] = []
+    for level in zip(*(chain[:-1] for chain in chains), strict=False):
+        if any(s is not level[0] for s in level) or isinstance(level[0], Block):
+            break
+        found.append(level[0])
+    return tuple(found)
+
+
+def _precedes(function: TensorFunction, a: Stmt, b: Stmt) -> bool:
+    return next(s for s in statements(function.body) if s is a or s is b) is a
 
 
 # ---- Conditions

@@ -18,7 +18,9 @@ Loops = tuple[tuple[Var, Expr, LoopKind], ...]
 
 @dataclass(frozen=True, slots=True)
 class Nest:
-    """Loops (variable, extent, kind), outermost first, and what the axes of a block are bound to in them."""
+    """Loops (variable, extent, kind), outermost first, and what the axes of a block are bound to in
+    them.
+    """
 
     loops: Loops
     bindings: tuple[Expr, ...]
@@ -37,7 +39,8 @@ class Nest:
 def nest_over(
     iters: Sequence[IterVar], ranges: Sequence[Range], facts: Facts, taken: set[str]
 ) -> Nest:
-    """A loop for each axis over its range; conditions keep the axis in its domain where that is not shown.
+    """A loop for each axis over its range; conditions keep the axis in its domain where that is not
+    shown.
 
     ``taken`` are names in use; those of the new loops are added.
     """

@@ -31,6 +31,7 @@ from treadle.schedule.digits import one_to_one
 from treadle.schedule.instruction import Instruction
 from treadle.schedule.nest import (
     BlockSite,
+    Body,
     LoopSite,
     blocks_below,
     conjunction,
@@ -39,6 +40,7 @@ from treadle.schedule.nest import (
     locate_loop,
     map_exprs,
     replaced,
+    rescoped,
 )
 from treadle.schedule.nests import inside_conditions, mirrored, nest_over
 from treadle.schedule.regions import whole
@@ -46,11 +48,12 @@ from treadle.schedule.regions import whole
 
 @dataclass(frozen=True)
 class DecomposeReduction(Instruction):
-    """Start a reduction in a block ``{block}_init`` of its own, in copies of the loops that step its result, before ``loop``.
+    """Start a reduction in a block ``{block}_init`` of its own, in copies of the loops that step
+    its result, before ``loop``.
 
-    Errors: E0311 the loops from ``loop`` on visit a result twice; E0320 a condition; E0321 not a reduction with a start; E0323
-    other writers; E0327 the start reads what the loop writes; E0329 ``loop`` is not around the block, or a loop around it
-    steps the reduction.
+    Errors: E0311 the loops from ``loop`` on visit a result twice; E0320 a condition; E0321 not a
+    reduction with a start; E0323 other writers; E0327 the start reads what the loop writes; E0329
+    ``loop`` is not around the block, or a loop around it steps the reduction.
     """
 
     block: str
@@ -76,7 +79,7 @@ class DecomposeReduction(Instruction):
                     loop.node,
                     "E0329",
                     f"'{outer.var}', around '{self.loop}', steps the reduction",
-                    hint=f'decompose_reduction("{self.block}", "{outer.var}") or a loop further out',
+                    hint=f'decompose_reduction("{self.block}", "{outer.var}") or further out',
                 )
         if not only_tails(function, site):
             raise self.refuse(
@@ -134,23 +137,27 @@ class DecomposeReduction(Instruction):
         nest = mirrored(function, site, len(loop.loops), iters, "init", taken)
         if nest is None:
             raise InternalError(
-                f"loops of block '{self.block}' step an axis and a reduction, though that was checked"
+                f"loops of block '{self.block}' step an axis and a reduction, though that was "
+                "checked"
             )
         changed = replaced(function, (site.node, (replace_fields(site.node, init=()),)))
         inner = locate_loop(self, changed, self.loop).node
-        return replaced(changed, (inner, (*nest.around(block), inner)))
+        return rescoped(replaced(changed, (inner, (*nest.around(block), inner))))
 
 
 @dataclass(frozen=True)
 class RFactor(Instruction):
-    """Reduce along ``loop`` last: partial results first, one for each of its iterations, then their combination.
+    """Reduce along ``loop`` last: partial results first, one for each of its iterations, then their
+    combination.
 
-    The block ``{block}_rf`` stays in its loops and writes ``{buffer}_rf``, whose first dimension is ``loop``, which is an
-    axis of the result there; the block itself combines those, right after. The combination must be associative (add, mul,
-    min, max, and, or). The order of a floating-point sum changes, and with it its rounding.
+    The block ``{block}_rf`` stays in its loops and writes ``{buffer}_rf``, whose first dimension is
+    ``loop``, which is an axis of the result there; the block itself combines those, right after.
+    The combination must be associative (add, mul, min, max, and, or). The order of a floating-point
+    sum changes, and with it its rounding.
 
-    Errors: E0302 the loop is not serial; E0306 the loop steps an axis of the result; E0320, E0321 the block's form;
-    E0323 other writers; E0329 the loop is shared with other blocks; E0332 the combination is not known to be associative.
+    Errors: E0302 the loop is not serial; E0306 the loop steps an axis of the result; E0320, E0321
+    the block's form; E0323 other writers; E0329 the loop is shared with other blocks; E0332 the
+    combination is not known to be associative.
     """
 
     loop: str
@@ -228,7 +235,7 @@ class RFactor(Instruction):
         factored = self._factored(function, site, loop, found, partial, taken)
         final = self._final(function, site, found, partial, taken, around)
         changed = replaced(function, (nest, (Allocate(partial), nest, *final)))
-        return replaced(changed, (site.node, (factored,)))
+        return rescoped(replaced(changed, (site.node, (factored,))))
 
     def _factored(
         self,
@@ -273,7 +280,7 @@ class RFactor(Instruction):
         partial: Buffer,
         taken: set[str],
         around: tuple[For, ...],
-    ) -> tuple[object, ...]:
+    ) -> Body:
         spatial = tuple(a for a in site.node.iters if a.kind == "spatial")
         boxes = axis_boxes(function, site, spatial, around)
         iters, new = renamed_axes(spatial, taken, "rf")

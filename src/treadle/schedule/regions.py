@@ -1,4 +1,6 @@
-"""Which elements an access touches while some loops stand still: a box of first index and extent per dimension."""
+"""Which elements an access touches while some loops stand still: a box of first index and extent
+per dimension.
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -111,7 +113,7 @@ def inner_loops(access: Access, fixed: Iterable[Var]) -> dict[Var, Expr]:
 
 
 def over_loops(e: Expr, access: Access) -> Expr:
-    """An expression at an access, with axes of blocks and lets exchanged for what they stand for."""
+    """An expression at an access, with axes and lets exchanged for what they stand for."""
     for let in reversed(access.lets):
         e = substitute(e, {let.var: let.value})
     for block in reversed(access.blocks):
@@ -120,7 +122,8 @@ def over_loops(e: Expr, access: Access) -> Expr:
 
 
 def access_region(access: Access, fixed: Iterable[Var], facts: Facts) -> Region:
-    """The box that an access stays in while ``fixed`` loops stand still; all of a dimension where nothing is known.
+    """The box that an access stays in while ``fixed`` loops stand still; all of a dimension where
+    nothing is known.
 
     ``facts`` must know the fixed loops.
     """

@@ -19,8 +19,9 @@ from treadle.schedule.reduction import DecomposeReduction, RFactor
 Trace = tuple[Instruction, ...]
 
 INSTRUCTIONS: tuple[type[Instruction], ...] = (
-    Split, Fuse, Reorder, Vectorize, Unroll, Parallel, ComputeInline, ReverseComputeInline, ComputeAt, ReverseComputeAt,
-    CacheRead, CacheWrite, SetScope, DecomposeReduction, RFactor, TransformLayout,
+    Split, Fuse, Reorder, Vectorize, Unroll, Parallel, ComputeInline, ReverseComputeInline,
+    ComputeAt, ReverseComputeAt, CacheRead, CacheWrite, SetScope, DecomposeReduction, RFactor,
+    TransformLayout,
 )  # fmt: skip
 
 
@@ -93,8 +94,8 @@ def _value(node: ast.expr) -> object:
 class Schedule:
     """A function on its way, and the trace that brought it there.
 
-    Every method appends one instruction and returns the names of what it made; a refused one (ScheduleError, E03xx) leaves
-    the schedule as it was.
+    Every method appends one instruction and returns the names of what it made; a refused one
+    (ScheduleError, E03xx) leaves the schedule as it was.
     """
 
     function: TensorFunction
@@ -121,9 +122,9 @@ class Schedule:
         """Put loops in this order."""
         self.apply(Reorder(loops, reassociate))
 
-    def vectorize(self, loop: str) -> None:
+    def vectorize(self, loop: str, *, reassociate: bool = False) -> None:
         """Run iterations as lanes."""
-        self.apply(Vectorize(loop))
+        self.apply(Vectorize(loop, reassociate))
 
     def unroll(self, loop: str) -> None:
         """Repeat the body."""

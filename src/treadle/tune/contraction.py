@@ -27,6 +27,10 @@ _GATHER_CYCLES = 1.5
 _SCATTER_CYCLES = 2.5
 _LATENCY = 4.0
 _LOADS_PER_CYCLE = 2.0
+_STREAM_CYCLES = 2.0
+"""Cycles in which the second-level cache delivers a vector."""
+_OVERHEAD = 1.0
+"""Cycles of counting and branching at every step of a reduction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +179,8 @@ def _step(vectors: int, rows: int, own: bool) -> float:
     """Cycles of one step of the reduction for one tile."""
     products = vectors * rows
     loads = (products + 1) if own else vectors + rows
-    return max(float(products), loads / _LOADS_PER_CYCLE, _LATENCY)
+    streamed = vectors * _STREAM_CYCLES
+    return max(float(products), loads / _LOADS_PER_CYCLE, streamed, _LATENCY) + _OVERHEAD
 
 
 def extent_of(axis: IterVar) -> int:
@@ -193,8 +198,7 @@ def stride_of(load: Load, axis: Var) -> int | None:
 
 
 def can_pack(found: Contraction, operand: int, axis: Var) -> bool:
-    """Whether an operand is indexed by plain axes, so that it can be rearranged, and ``axis`` is one of them."""
+    """Whether ``axis`` is one dimension of an operand by itself, so that the operand can be rearranged along it."""
     load = found.operands[operand]
-    plain = all(isinstance(i, Var) or int_value(i) == 0 for i in load.indices)
-    distinct = [i for i in load.indices if isinstance(i, Var)]
-    return plain and len(set(distinct)) == len(distinct) and axis in distinct
+    using = [i for i in load.indices if axis in variables(i)]
+    return using == [axis]

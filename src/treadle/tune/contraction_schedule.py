@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from treadle.expr.scalar import Expr, Var, int_value
+from treadle.expr.scalar import Expr, Var, int_value, variables
 from treadle.expr.simplify import simplify
 from treadle.ir.analysis import blocks, enclosing_loops, find_block
 from treadle.ir.tensor import Buffer, For, TensorFunction
@@ -36,9 +36,19 @@ def schedule_contraction(
     if found is None or tile is None:
         return False
     loops = _loops(s.function, found)
-    if tile.packed:
-        _pack(s, found, tile)
-    _tile(s, block, found, tile, loops, threads)
+    load = found.operands[tile.vector]
+    copy = None
+    if tile.packed and load.buffer in constants:
+        s.transform_layout(load.buffer.name, _panels(found, tile))
+    elif tile.packed:
+        copy = s.cache_read(block, load.buffer.name, "global")
+    panel = _tile(s, block, found, tile, loops, threads)
+    if copy is not None:
+        fresh = s.compute_at(copy, panel)
+        s.transform_layout(copy, _panels(found, tile))
+        column = fresh[load.indices.index(tile.vector_axis) - load.buffer.ndim]
+        s.reorder(*(x for x in fresh if x != column), column)
+        s.vectorize(s.split(column, (None, tile.lanes))[-1])
     return True
 
 
@@ -54,21 +64,24 @@ def _loops(function: TensorFunction, found: Contraction) -> _Loops:
     return _Loops(names, extents)
 
 
-def _pack(s: Schedule, found: Contraction, tile: Tile) -> None:
-    """Store the vector operand as panels: for each step of the reduction, the lanes of a tile in one piece."""
+def _panels(found: Contraction, tile: Tile) -> IndexMap:
+    """The vector operand as panels: for each step of the reduction, the lanes of a tile in one piece."""
     load = found.operands[tile.vector]
     width = tile.vectors * tile.lanes
     params = tuple(f"d{i}" for i in range(load.buffer.ndim))
-    by_axis = {index: Var(p) for p, index in zip(params, load.indices, strict=True)}
-    reduced = [i.var for i in found.reduce if i.var in by_axis]
-    units = [Var(p) for p, index in zip(params, load.indices, strict=True) if not isinstance(index, Var)]
-    rest = [by_axis[i] for i in load.indices if isinstance(i, Var) and i not in reduced and i is not tile.vector_axis]
-    column = by_axis[tile.vector_axis]
-    results = (*units, *rest, column // width, *(by_axis[v] for v in reduced), column % width)
-    s.transform_layout(load.buffer.name, IndexMap(params, results))
+    reduced = {i.var for i in found.reduce}
+    outer: list[Expr] = []
+    steps: list[Expr] = []
+    column: Expr = Var(params[load.indices.index(tile.vector_axis)])
+    for param, index in zip(params, load.indices, strict=True):
+        if index is not tile.vector_axis:
+            (steps if reduced & set(variables(index)) else outer).append(Var(param))
+    results = (*outer, column // width, *steps, column % width)
+    return IndexMap(params, results)
 
 
-def _tile(s: Schedule, block: str, found: Contraction, tile: Tile, loops: _Loops, threads: int) -> None:
+def _tile(s: Schedule, block: str, found: Contraction, tile: Tile, loops: _Loops, threads: int) -> str:
+    """Split, order and bind the loops; the loop over panels."""
     column = loops.names[tile.vector_axis]
     panel, *vectors = _split(s, column, tile.vectors, tile.lanes)
     inner: list[str] = []
@@ -91,6 +104,7 @@ def _tile(s: Schedule, block: str, found: Contraction, tile: Tile, loops: _Loops
         follower = s.cache_write(block, "register")
     else:
         s.set_scope(found.output.name, "register")
+    register = _output_name(s, block)
     fresh = s.reverse_compute_at(follower, home)
     before = frozenset(s.loops())
     s.decompose_reduction(block, steps[0])
@@ -98,12 +112,31 @@ def _tile(s: Schedule, block: str, found: Contraction, tile: Tile, loops: _Loops
     for names in (started, [*inner, *vectors], fresh):
         for name, kind in zip(names[-len(kinds) :], kinds, strict=True):
             getattr(s, kind)(name)
+    _lanes_last(s, register, found, tile)
     last = found.reduce[-1]
     extent = int_value(simplify(loops.extents[last.var]))
     if len(steps) > 1 and extent is not None and extent <= _UNROLLED_STEPS:
         s.unroll(steps[-1])
     if threads > 1:
         _parallel(s, [*batch, panel, *rest, *outer_row])
+    return panel
+
+
+def _output_name(s: Schedule, block: str) -> str:
+    """The buffer that a block writes now."""
+    node = find_block(s.function, block)
+    found = None if node is None else as_contraction(node)
+    return "" if found is None else found.output.name
+
+
+def _lanes_last(s: Schedule, register: str, found: Contraction, tile: Tile) -> None:
+    """Let neighbours in the register tile be lanes of one vector."""
+    place = found.result.index(tile.vector_axis)
+    if place == len(found.result) - 1:
+        return
+    params = tuple(f"d{i}" for i in range(len(found.result)))
+    order = [Var(p) for i, p in enumerate(params) if i != place]
+    s.transform_layout(register, IndexMap(params, (*order, Var(params[place]))))
 
 
 def _split(s: Schedule, column: str, vectors: int, lanes: int) -> tuple[str, ...]:

@@ -65,21 +65,37 @@ def _vectorize(s: Schedule, name: str, rows: set[str], target: Target) -> None:
 
 
 def _reduce(s: Schedule, name: str, inner: For, lanes: int) -> None:
+    """One partial result per lane, combined at the end."""
     extent = int_value(simplify(inner.extent))
     if extent is not None and extent < lanes:
         return
     width = lanes if extent is not None and extent < 2 * _WIDE * lanes else _WIDE * lanes
     _, lane = s.split(inner.var.name, (None, width))
     partial = s.rfactor(lane)
-    block = _block(s, partial)
-    around = enclosing_loops(s.function, block)
-    spatial = {v for i in block.iters if i.kind == "spatial" for v in variables(i.binding)}
-    own = [x for x in around if x.var in spatial and int_value(x.extent) == width]
-    if own:
-        s.vectorize(own[-1].var.name)
-    final = _block(s, name)
-    tail = [x for x in enclosing_loops(s.function, final) if int_value(x.extent) == width]
-    if tail:
-        s.vectorize(tail[-1].var.name)
+    for block in (partial, name):
+        _start_apart(s, block)
+    for block in (partial, f"{partial}_init", name):
+        found = find_block(s.function, block)
+        wide = [] if found is None else [x for x in enclosing_loops(s.function, found) if int_value(x.extent) == width]
+        if wide:
+            _to_innermost(s, found, wide[-1])
+            s.vectorize(wide[-1].var.name, reassociate=block == name)
 
 
+def _start_apart(s: Schedule, name: str) -> None:
+    """Give a reduction's start a block of its own, before the outermost loop that it steps."""
+    block = _block(s, name)
+    reduced = {v for i in block.iters if i.kind == "reduce" for v in variables(i.binding)}
+    steps = [x for x in enclosing_loops(s.function, block) if x.var in reduced]
+    if block.init and steps:
+        s.decompose_reduction(name, steps[0].var.name)
+
+
+def _to_innermost(s: Schedule, block: Block | None, lane: For) -> None:
+    """Move the loop over lanes inside the others of its nest."""
+    if block is None:
+        return
+    around = list(enclosing_loops(s.function, block))
+    below = around[around.index(lane) + 1 :]
+    if below:
+        s.reorder(*(x.var.name for x in below), lane.var.name)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from treadle.codegen.llvm.kernel import kernel_text, module_text
+from treadle.codegen.llvm.kernel import kernel_symbol, kernel_text, module_text
 from treadle.codegen.llvm.object import compile_here
 from treadle.ir.tensor import TensorFunction
 from treadle.target import Target
@@ -30,11 +30,12 @@ def run_kernel() -> RunKernel:
         target: Target = NATIVE,
     ) -> None:
         text = module_text([kernel_text(function, target)], "", target)
+        symbol = kernel_symbol(function.name)
         imports = runtime_symbols() if "parallel_for" in text else {}
-        code = load(compile_here(text, target), [function.name], imports)
+        code = load(compile_here(text, target), [symbol], imports)
         kinds = [ctypes.c_void_p] * (1 + len(arrays)) + [ctypes.c_int64] * len(symbols)
         kinds += [C_TYPES[s.dtype.str[1:]] for s in scalars]
-        call = ctypes.CFUNCTYPE(None, *kinds)(code[function.name])
+        call = ctypes.CFUNCTYPE(None, *kinds)(code[symbol])
         values = [s.item() for s in scalars]
         call(pool, *(a.ctypes.data for a in arrays), *symbols, *values)
 

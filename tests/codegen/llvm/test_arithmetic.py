@@ -3,19 +3,45 @@
 import numpy as np
 import pytest
 
-from treadle.expr.dtype import DTYPES, DType, bf16, boolean, f16, f32, f64, i8, i16, i32, i64, u8, u64
+from treadle.expr.dtype import (
+    DTYPES,
+    DType,
+    bf16,
+    boolean,
+    f16,
+    f32,
+    f64,
+    i8,
+    i32,
+    i64,
+    u8,
+    u64,
+)
 from treadle.expr.functions import FUNCTIONS
 from treadle.expr.scalar import Var, apply, cast, const
 from treadle.ir.tensor import Buffer, For, Load, Store, TensorFunction
 
 FLOATS = [f16, bf16, f32, f64]
 INTEGERS = [d for d in DTYPES if d.is_int]
-BINARY_FLOAT = ["add", "sub", "mul", "div", "floordiv", "mod", "truncdiv", "truncmod", "min", "max", "copysign"]
+BINARY_FLOAT = [
+    "add",
+    "sub",
+    "mul",
+    "div",
+    "floordiv",
+    "mod",
+    "truncdiv",
+    "truncmod",
+    "min",
+    "max",
+    "copysign",
+]
 UNARY_FLOAT = ["neg", "abs", "sign", "floor", "ceil", "trunc", "round", "sqrt"]
 PREDICATES = ["isnan", "isinf"]
 COMPARE = ["eq", "ne", "lt", "le", "gt", "ge"]
 BINARY_INT = [
-    "add", "sub", "mul", "floordiv", "mod", "truncdiv", "truncmod", "min", "max", "and", "or", "xor", "shl", "shr",
+    "add", "sub", "mul", "floordiv", "mod", "truncdiv", "truncmod", "min", "max",
+    "and", "or", "xor", "shl", "shr",
 ]  # fmt: skip
 UNARY_INT = ["neg", "abs", "sign", "invert"]
 BINARY_BOOL = ["add", "mul", "and", "or", "xor", "min", "max"]
@@ -58,7 +84,9 @@ def functions_kernel(
     return TensorFunction(name, (a, b, y), 1, (For(i, const(size // lanes), stores),))
 
 
-def check(run_kernel, fns: list[str], dtype: DType, values: np.ndarray, result: DType | None, lanes: int) -> None:
+def check(
+    run_kernel, fns: list[str], dtype: DType, values: np.ndarray, result: DType | None, lanes: int
+) -> None:
     a, b = pairs(values, lanes)
     y = np.zeros((len(fns), len(a)), (result or dtype).numpy)
     run_kernel(functions_kernel("k", fns, dtype, result, len(a), lanes), a, b, y)
@@ -97,7 +125,14 @@ def test_integer_comparisons_agree_with_numpy(run_kernel, dtype):
 
 @pytest.mark.parametrize("lanes", [1, 16])
 def test_truth_functions_agree_with_numpy(run_kernel, lanes):
-    check(run_kernel, [*BINARY_BOOL, "invert", *COMPARE], boolean, np.array([False, True]), None, lanes)
+    check(
+        run_kernel,
+        [*BINARY_BOOL, "invert", *COMPARE],
+        boolean,
+        np.array([False, True]),
+        None,
+        lanes,
+    )
 
 
 @pytest.mark.parametrize("dtype", [i8, i32, i64, u8, u64], ids=str)
@@ -157,7 +192,12 @@ def test_casts_agree_with_numpy_where_the_value_fits(run_kernel, source, lanes):
         run_kernel(TensorFunction("k", (a, y), 1, (loop,)), kept, got)
         with np.errstate(all="ignore"):
             expected = kept.astype(result.numpy)
-        assert ((got == expected) | ((got != got) & (expected != expected))).all(), (source, result, kept, got)
+        assert ((got == expected) | ((got != got) & (expected != expected))).all(), (
+            source,
+            result,
+            kept,
+            got,
+        )
 
 
 @pytest.mark.parametrize("fn", ["exp", "tanh", "log", "erf", "sigmoid", "pow", "atan2", "rsqrt"])

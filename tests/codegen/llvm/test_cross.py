@@ -30,7 +30,8 @@ def tile() -> TensorFunction:
     zero = apply("broadcast", const(0.0), dtype=f32.vector(8))
     right = Load(b, (k, ramp(const(0))))
     products = tuple(
-        Store(acc, (r,), apply("broadcast", a[r, k], dtype=f32.vector(8)) * right + acc[r]) for r in rows
+        Store(acc, (r,), apply("broadcast", a[r, k], dtype=f32.vector(8)) * right + acc[r])
+        for r in rows
     )
     body = (
         Allocate(acc),
@@ -49,7 +50,9 @@ def halves(dtype: DType) -> TensorFunction:
     value = Load(x, (at,), mask)
     value = apply("max", value * 3.0 + value, apply("floor", value))
     odd = eq(i % 2, 1)
-    value = select(odd, value, value + cast(apply("broadcast", i // 3, dtype=i64.vector(8)), value.dtype))
+    value = select(
+        odd, value, value + cast(apply("broadcast", i // 3, dtype=i64.vector(8)), value.dtype)
+    )
     loop = For(i, const(3), (Store(y, (at,), value, mask),))
     return TensorFunction(f"halves_{dtype}", (x, y), 1, (loop,))
 
@@ -72,10 +75,11 @@ def data(name: str, array: np.ndarray) -> str:
     return f'@{name} = internal global [{array.nbytes} x i8] c"{body}", align 64'
 
 
-# "mov x8, x3; svc 0; ret" as numbers, for LLVM has no assembler for other machines here: a system call as a function
-# of up to three arguments and the call's number.
+# "mov x8, x3; svc 0; ret" as numbers, for LLVM has no assembler for other machines here: a system
+# call as a function of up to three arguments and the call's number.
 SYSCALL = """
-@syscall = internal constant [3 x i32] [i32 -1442643992, i32 -738197503, i32 -698416192], section ".text.sys,\\22ax\\22,@progbits //"
+@syscall = internal constant [3 x i32] [i32 -1442642968, i32 -738197503, i32 -698416192],
+  section ".text.sys,\\22ax\\22,@progbits //"
 """
 
 
@@ -83,7 +87,9 @@ def program(calls: list[str], outputs: list[tuple[str, int]]) -> str:
     """A program without a C library: it calls kernels, writes their outputs, and ends."""
     lines = [SYSCALL, "define void @_start() noreturn {"]
     lines.extend(f"  call void {call}" for call in calls)
-    lines.extend(f"  call i64 @syscall(i64 1, ptr @{name}, i64 {size}, i64 64)" for name, size in outputs)
+    lines.extend(
+        f"  call i64 @syscall(i64 1, ptr @{name}, i64 {size}, i64 64)" for name, size in outputs
+    )
     lines.append("  call i64 @syscall(i64 0, ptr null, i64 0, i64 93)")
     return "\n".join((*lines, "  unreachable", "}"))
 
@@ -109,24 +115,33 @@ def tool(name: str, package: str) -> str:
 
 @pytest.mark.slow
 def test_aarch64_code_computes_the_same(tmp_path):
-    qemu, ld = tool("qemu-aarch64", "qemu-user"), tool("aarch64-linux-gnu-ld", "binutils-aarch64-linux-gnu")
+    qemu, ld = (
+        tool("qemu-aarch64", "qemu-user"),
+        tool("aarch64-linux-gnu-ld", "binutils-aarch64-linux-gnu"),
+    )
     rng = np.random.default_rng(0)
     a, b = (rng.standard_normal(shape).astype(np.float32) for shape in ((4, 16), (16, 8)))
     sources = [rng.standard_normal(21).astype(f.params[0].dtype.numpy) * 4 for f in FUNCTIONS[1:]]
-    sources = [x.astype(f.params[0].dtype.numpy) for x, f in zip(sources, FUNCTIONS[1:], strict=True)]
+    sources = [
+        x.astype(f.params[0].dtype.numpy) for x, f in zip(sources, FUNCTIONS[1:], strict=True)
+    ]
     globals_ = [data("A", a), data("B", b), data("Y", np.zeros((4, 8), np.float32))]
-    calls, outputs = ["@tile(ptr null, ptr @A, ptr @B, ptr @Y)"], [("Y", 4 * 8 * 4)]
+    calls, outputs = ["@tile.kernel(ptr null, ptr @A, ptr @B, ptr @Y)"], [("Y", 4 * 8 * 4)]
     for number, (x, function) in enumerate(zip(sources, FUNCTIONS[1:], strict=True)):
         globals_ += [data(f"X{number}", x), data(f"Y{number}", np.zeros_like(x))]
-        calls.append(f"@{function.name}(ptr null, ptr @X{number}, ptr @Y{number})")
+        calls.append(f"@{function.name}.kernel(ptr null, ptr @X{number}, ptr @Y{number})")
         outputs.append((f"Y{number}", x.nbytes))
     target = Target.parse("aarch64")
     kernels = [kernel_text(f, target) for f in FUNCTIONS]
     text = module_text(kernels, "\n".join((*globals_, program(calls, outputs))), target)
     (tmp_path / "kernels.o").write_bytes(compile_here(text, target))
     subprocess.run([ld, "-o", "run", "kernels.o"], cwd=tmp_path, check=True)
-    out = subprocess.run([qemu, "./run"], cwd=tmp_path, check=True, capture_output=True).stdout
-    np.testing.assert_allclose(np.frombuffer(out[:128], np.float32), np.exp(a @ b).ravel(), rtol=1e-4)
+    out = subprocess.run(
+        [qemu, "./run"], cwd=tmp_path, check=True, capture_output=True, timeout=60
+    ).stdout
+    np.testing.assert_allclose(
+        np.frombuffer(out[:128], np.float32), np.exp(a @ b).ravel(), rtol=1e-4
+    )
     start = 128
     for x in sources:
         got = np.frombuffer(out[start : start + x.nbytes], x.dtype)

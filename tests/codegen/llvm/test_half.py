@@ -11,7 +11,9 @@ from treadle.target import Target
 LANES = 8
 
 
-def convert(run_kernel, values: np.ndarray, source: DType, result: DType, target: Target) -> np.ndarray:
+def convert(
+    run_kernel, values: np.ndarray, source: DType, result: DType, target: Target
+) -> np.ndarray:
     x, y, i = Buffer("X", (len(values),), source), Buffer("Y", (len(values),), result), Var("i")
     at = apply("ramp", i * LANES, const(1), dtype=i64.vector(LANES))
     store = Store(y, (at,), cast(Load(x, (at,)), result.vector(LANES)))
@@ -39,7 +41,9 @@ def test_floats_round_to_the_nearest_half(run_kernel, source: DType, half: DType
         steps = rng.choice([0.5, 0.25, 0.75, 0.5 + 1e-9, 1e-30], exact.size).astype(source.numpy)
         near = exact + (np.roll(exact, -1) - exact) * steps
         bits = rng.integers(0, 1 << 32, 1 << 16, np.uint32).view(np.float32).astype(source.numpy)
-        values = np.concatenate([exact, near, bits, [65519.999, 65520, -65520, 65504]]).astype(source.numpy)
+        values = np.concatenate([exact, near, bits, [65519.999, 65520, -65520, 65504]]).astype(
+            source.numpy
+        )
         values = np.resize(values, -(-values.size // LANES) * LANES)
         expected = values.astype(half.numpy)
     got = convert(run_kernel, values, source, half, Target.parse(name))

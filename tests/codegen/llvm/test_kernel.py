@@ -9,6 +9,7 @@ from treadle.base.errors import CodegenError, InternalError
 from treadle.codegen.llvm.kernel import kernel_text, module_text
 from treadle.codegen.llvm.object import assembly
 from treadle.expr.dtype import DTYPES, DType, boolean, f32, f64, i32, i64, u8
+from treadle.expr.functions import FUNCTIONS
 from treadle.expr.scalar import Const, Expr, Var, apply, cast, const, eq, select
 from treadle.ir.tensor import (
     Allocate,
@@ -49,6 +50,15 @@ def test_symbols_and_scalars_follow_the_buffers(run_kernel):
     function = TensorFunction("k", (x, y, a), 1, (body,))
     run_kernel(function, source, result, symbols=(5, 7), scalars=(np.float32(3),))
     np.testing.assert_allclose(result, source * 3 + 1, rtol=1e-6)
+
+
+def test_a_kernel_may_be_called_like_a_function_of_the_c_library(run_kernel):
+    x, y = Buffer("X", (4,), f64), Buffer("Y", (4,), f64)
+    value = apply("truncmod", x[i], Const(0.75, f64))
+    source, result = np.linspace(-3, 3, 4), np.zeros(4)
+    function = TensorFunction("fmod", (x, y), 1, (loop("i", 4, Store(y, (i,), value)),))
+    run_kernel(function, source, result)
+    np.testing.assert_array_equal(result, np.fmod(source, 0.75))
 
 
 def test_an_empty_loop_does_nothing(run_kernel):
@@ -216,7 +226,10 @@ def test_horizontal_reductions_combine_all_lanes(run_kernel, how: str, kind: str
     dtype = f32 if kind == "float" else i32
     x, y = Buffer("X", (16,), dtype), Buffer("Y", (1,), dtype)
     value = apply(f"reduce_{how}", Load(x, (ramp(const(0), 16),)), dtype=dtype)
-    source, result = np.arange(-3, 13).astype(dtype.numpy) + dtype.numpy.type(1), np.zeros(1, dtype.numpy)
+    source, result = (
+        np.arange(-3, 13).astype(dtype.numpy) + dtype.numpy.type(1),
+        np.zeros(1, dtype.numpy),
+    )
     run_kernel(TensorFunction("k", (x, y), 1, (Store(y, (const(0),), value),)), source, result)
     numpy = {"add": np.add, "mul": np.multiply, "min": np.minimum, "max": np.maximum}
     np.testing.assert_allclose(result[0], numpy[how].reduce(source))
@@ -235,7 +248,9 @@ def test_a_reduction_of_a_nan_is_nan(run_kernel, how: str):
 
 
 def parallel_sum() -> TensorFunction:
-    """Rows of X, scaled by a scalar and shifted by an outer loop variable, in parallel within a serial loop."""
+    """Rows of X, scaled by a scalar and shifted by an outer loop variable, in parallel within a
+    serial loop.
+    """
     x, y, a = Buffer("X", (n, m), f32), Buffer("Y", (3, n), f32), Var("a", f32)
     acc, outer = Buffer("acc", (1,), f32, "register"), Var("o")
     zero = const(0)
@@ -251,7 +266,9 @@ def test_parallel_loops_give_the_same_on_any_number_of_threads(run_kernel, threa
     source, result = random(301, 500), np.zeros((3, 301), np.float32)
     with Pool(threads) as pool:
         scalars = (np.float32(2),)
-        run_kernel(parallel_sum(), source, result, symbols=(301, 500), scalars=scalars, pool=pool.address)
+        run_kernel(
+            parallel_sum(), source, result, symbols=(301, 500), scalars=scalars, pool=pool.address
+        )
     expected = 2 * source.sum(1)[None] + np.arange(3)[:, None]
     np.testing.assert_allclose(result, expected, rtol=1e-3, atol=1e-3)
 
@@ -277,7 +294,8 @@ def gemm_tile(rows: int, vectors: int, lanes: int, depth: int) -> TensorFunction
         return p[0], ramp(p[1] * lanes, lanes)
 
     products = tuple(
-        Store(acc, p, broadcast(a[p[0], k], lanes) * Load(b, (k, cells(p)[1])) + acc[p]) for p in points
+        Store(acc, p, broadcast(a[p[0], k], lanes) * Load(b, (k, cells(p)[1])) + acc[p])
+        for p in points
     )
     body = (
         Allocate(acc),
@@ -303,6 +321,57 @@ def test_a_register_tile_stays_in_registers(name: str, shape: tuple[int, int, in
     code = assembly(text, target)
     assert code.count("vfmadd") == shape[0] * shape[1]
     assert "(%rsp" not in code
+
+
+def test_a_parallel_body_may_loop_to_a_limit_that_it_computes(run_kernel):
+    at, y = Buffer("I", (6,), i64), Buffer("Y", (6, 8), i64)
+    limit = Var("limit")
+    body = (Let(limit, at[i]), For(j, limit, (Store(y, (i, j), j),)))
+    function = TensorFunction("k", (at, y), 1, (For(i, const(6), body, "parallel"),))
+    limits, result = np.array([0, 3, 8, 1, 0, 5]), np.full((6, 8), -1)
+    run_kernel(function, limits, result)
+    steps = np.arange(8)[None]
+    np.testing.assert_array_equal(result, np.where(steps < limits[:, None], steps, -1))
+
+
+def test_a_loop_name_may_be_used_again_at_another_depth(run_kernel):
+    y = Buffer("Y", (4, 5), i64)
+    deep = loop("i", 4, loop("j", 5, Store(y, (i, j), j * 3 + i)))
+    shallow = loop("j", 4, Store(y, (j, const(0)), j * 3))
+    result = np.zeros((4, 5), np.int64)
+    run_kernel(TensorFunction("k", (y,), 1, (deep, shallow)), result)
+    expected = np.arange(4)[:, None] + 3 * np.arange(5)[None]
+    expected[:, 0] = 3 * np.arange(4)
+    np.testing.assert_array_equal(result, expected)
+
+
+def test_registers_hold_vectors_of_truth_values(run_kernel):
+    x, y = Buffer("X", (2, 8), f32), Buffer("Y", (2, 8), f32)
+    mask = Buffer("M", (2,), boolean.vector(8), "register")
+    lanes = ramp(const(0), 8)
+    body: list[Allocate | Store] = [Allocate(mask)]
+    for row in (const(0), const(1)):
+        value = Load(x, (row, lanes))
+        body.append(Store(mask, (row,), apply("gt", value, broadcast(const(0.0), 8))))
+    for row in (const(0), const(1)):
+        body.append(Store(y, (row, lanes), Load(x, (row, lanes)), mask[row]))
+    source, result = random(2, 8), np.zeros((2, 8), np.float32)
+    run_kernel(TensorFunction("k", (x, y), 1, tuple(body)), source, result)
+    np.testing.assert_array_equal(result, np.maximum(source, 0))
+
+
+def test_kernels_in_one_module_share_what_they_declare():
+    target = Target.native()
+    x, y = Buffer("X", (16,), f32), Buffer("Y", (16,), f32)
+    value = apply("exp", Load(x, (ramp(const(0), 16),)))
+    store = Store(y, (ramp(const(0), 16),), value)
+    kernels = [kernel_text(TensorFunction(f, (x, y), 1, (store,)), target) for f in ("f", "g")]
+    extra = "declare void @other()\n\ndefine void @h() {\n  ret void\n}"
+    text = module_text(kernels, extra, target)
+    assert text.count('define internal <16 x float> @"treadle.exp.v16f32"') == 1
+    code = assembly(text, target)
+    assert all(f"{name}.kernel:" in code for name in "fg")
+    assert "h:" in code
 
 
 def test_a_block_does_not_reach_code_generation():
@@ -339,13 +408,15 @@ def test_address_arithmetic_leaves_the_inner_loop():
     lines = kernel_text(function, Target.native()).definitions[-1].splitlines()
     start = next(p for p, line in enumerate(lines) if " load " in line)
     labels = [p for p, line in enumerate(lines) if line.endswith(":") and p < start]
-    inner = lines[labels[-1] : next(p for p, line in enumerate(lines) if "br i1" in line and p > start)]
+    inner = lines[
+        labels[-1] : next(p for p, line in enumerate(lines) if "br i1" in line and p > start)
+    ]
     assert not [line for line in inner if " mul " in line]
 
 
 @st.composite
 def index_programs(draw: st.DrawFn) -> tuple[Expr, int, int]:
-    """An index into 64 elements over two loops, of additions, products, divisions and remainders."""
+    """An index into 64 elements over two loops, of sums, products, quotients and remainders."""
     rows, columns = draw(st.integers(1, 9)), draw(st.integers(1, 9))
     x: Expr = draw(st.sampled_from([i, j, i + j, i * 3 + j]))
     for _ in range(draw(st.integers(0, 4))):
@@ -371,8 +442,6 @@ def test_index_arithmetic_agrees_with_python(run_kernel, program):
 
 def evaluate(x: Expr, values: dict[Var, np.ndarray]) -> np.ndarray:
     """What an expression is on arrays of its variables."""
-    from treadle.expr.functions import FUNCTIONS
-
     if isinstance(x, Const):
         return np.asarray(x.value)
     if isinstance(x, Var):

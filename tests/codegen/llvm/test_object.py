@@ -1,5 +1,7 @@
 """Compiling texts to objects: cache, workers, errors."""
 
+import ctypes
+
 import numpy as np
 import pytest
 
@@ -25,8 +27,6 @@ def text(number: int) -> str:
 
 
 def number_of(code: bytes) -> int:
-    import ctypes
-
     loaded = load(code, ["f"])
     return ctypes.CFUNCTYPE(ctypes.c_int64)(loaded["f"])()
 
@@ -63,7 +63,9 @@ def test_a_cache_that_cannot_be_written_does_no_harm(tmp_path):
 
 
 def test_targets_do_not_share_cache_entries():
-    keys = {object_key(text(1), Target.parse(name)) for name in ("x86-64-v2", "x86-64-v3", "aarch64")}
+    keys = {
+        object_key(text(1), Target.parse(name)) for name in ("x86-64-v2", "x86-64-v3", "aarch64")
+    }
     assert len(keys) == 3
 
 

@@ -1,6 +1,7 @@
 """Scalar functions as LLVM instructions, element by element, with NumPy's meaning.
 
-Integers wrap. Division by zero gives zero, shifts by the width or more give zero (or the sign): nothing traps.
+Integers wrap. Division by zero gives zero, shifts by the width or more give zero (or the sign):
+nothing traps.
 """
 
 from collections.abc import Callable
@@ -43,7 +44,7 @@ def _apply(w: Writer, fn: str, dtype: DType, args: Args) -> Operand:
     raise CodegenError(
         "E0501",
         f"there is no machine code for {fn} of {dtype}",
-        help="convert the operands to f32 or f64 before the function is applied",
+        help="use a type that has the function, or write it in terms of others",
     )
 
 
@@ -79,7 +80,7 @@ def _never(w: Writer, dtype: DType, args: Args) -> Operand:
     )
 
 
-# Floats ---------------------------------------------------------------------------------------------------------------
+# Floats -------------------------------------------------------------------------------------------
 
 
 def _fneg(w: Writer, dtype: DType, args: Args) -> Operand:
@@ -195,7 +196,7 @@ _FLOAT: dict[str, Rule] = {
     "ge": _compare("fcmp oge"),
 }
 
-# Integers -------------------------------------------------------------------------------------------------------------
+# Integers -----------------------------------------------------------------------------------------
 
 
 def _muladd(w: Writer, dtype: DType, args: Args) -> Operand:
@@ -246,7 +247,9 @@ def _shift_right_sign(w: Writer, dtype: DType, args: Args) -> Operand:
 
 
 def _power(w: Writer, dtype: DType, args: Args) -> Operand:
-    """By repeated squaring, lane by lane, in 64 bits: the low bits are those of the narrower product."""
+    """By repeated squaring, lane by lane, in 64 bits: the low bits are those of the narrower
+    product.
+    """
     w.parts.support["ipow"] = INTEGER_POWER
     extend = "zext" if dtype.kind == "uint" else "sext"
     wide = [x if dtype.bits == i64.bits else w.convert(extend, x, "i64") for x in args]

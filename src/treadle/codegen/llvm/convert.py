@@ -1,7 +1,8 @@
 """Conversions between element types, those of the 16-bit floats included.
 
-Float to integer truncates towards zero; what is out of range becomes some integer, never a trap. The software forms of
-half precision use the well-known scaling by a power of two (F. Giesen, "float->half variants", 2012).
+Float to integer truncates towards zero; what is out of range becomes some integer, never a trap.
+The software forms of half precision use the well-known scaling by a power of two (F. Giesen,
+"float->half variants", 2012).
 """
 
 from treadle.codegen.llvm.types import Operand, computing, constant, is_half, scalar_register
@@ -121,7 +122,9 @@ def _from_float(w: Writer, x: Operand, source: DType, result: DType) -> Operand:
 
 
 def _to_single(w: Writer, x: Operand, result: DType) -> Operand:
-    """An f64 as an f32 that is then narrowed to ``result``, rounded to odd where rounding twice would show."""
+    """An f64 as an f32 that is then narrowed to ``result``, rounded to odd where rounding twice
+    would show.
+    """
     single = w.convert("fptrunc", x, "float")
     if result.kind == "bfloat":
         return single  # rounded twice, as ml_dtypes does

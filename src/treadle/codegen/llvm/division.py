@@ -1,6 +1,7 @@
 """Division of integers: rounding down or towards zero, defined for every pair of operands.
 
-A divisor of zero gives zero, and the smallest integer divided by -1 gives itself, as in NumPy; the instruction would trap.
+A divisor of zero gives zero, and the smallest integer divided by -1 gives itself, as in NumPy; the
+instruction would trap.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,9 @@ Args = tuple[Operand, ...]
 
 
 def safe_divisor(w: Writer, dtype: DType, b: Operand) -> Operand:
-    """``b``, or one where it is zero or (of signed types) -1; a constant that needs no such care stays."""
+    """``b``, or one where it is zero or (of signed types) -1; a constant that needs no such care
+    stays.
+    """
     bad = w.compare("icmp eq", b, w.integer(0, b))
     if dtype.kind == "int":
         bad = w.op("or", bad, w.compare("icmp eq", b, w.integer(-1, b)))
@@ -49,7 +52,9 @@ def _divide(w: Writer, dtype: DType, args: Args) -> tuple[Operand, Operand]:
 
 
 def _round_down(w: Writer, b: Operand, rest: Operand) -> Operand:
-    """Whether rounding down goes one below: the remainder is not zero and its sign is not the divisor's."""
+    """Whether rounding down goes one below: the remainder is not zero and its sign is not the
+    divisor's.
+    """
     signs = w.compare("icmp slt", w.op("xor", rest, b), w.integer(0, b))
     return w.op("and", signs, w.compare("icmp ne", rest, w.integer(0, rest)))
 
@@ -95,7 +100,9 @@ def truncmod(w: Writer, dtype: DType, args: Args) -> Operand:
 
 
 def divide_naturals(w: Writer, fn: str, a: Operand, divisor: int) -> Operand:
-    """``a // divisor`` or ``a % divisor`` of an ``a`` that is known not to be negative, by a positive constant."""
+    """``a // divisor`` or ``a % divisor`` of an ``a`` that is known not to be negative, by a
+    positive constant.
+    """
     quotient = fn in ("floordiv", "truncdiv")
     shift = _shift_of(divisor) if divisor > 1 else None
     if divisor == 1:

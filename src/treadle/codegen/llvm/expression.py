@@ -1,7 +1,8 @@
 """Expressions as LLVM instructions, each at the outermost place where its variables are known.
 
-Equal expressions are one object, so a value that was computed in an open scope is used again. What reads memory stays in
-the statement that asks for it; what may be costly is not moved out of a branch.
+Equal expressions are one object, so a value that was computed in an open scope is used again. What
+reads memory stays in the statement that asks for it; what may be costly is not moved out of a
+branch.
 """
 
 from treadle.base.errors import InternalError
@@ -9,7 +10,8 @@ from treadle.codegen.llvm.arithmetic import elementwise
 from treadle.codegen.llvm.convert import bitcast, cast
 from treadle.codegen.llvm.division import divide_naturals
 from treadle.codegen.llvm.load_store import load
-from treadle.codegen.llvm.types import Operand, const_operand, is_half, register_type, scalar_memory
+from treadle.codegen.llvm.memory import Place, place_of, strides
+from treadle.codegen.llvm.types import Operand, const_operand, is_half, memory_type
 from treadle.codegen.llvm.vectors import VECTOR_FUNCTIONS, vector_function
 from treadle.codegen.llvm.writer import Writer
 from treadle.expr.bounds import Facts, interval
@@ -27,8 +29,8 @@ _HERE = 1 << 30
 class Evaluator:
     """Computes expressions into a writer; knows where variables and buffers live.
 
-    ``facts`` are what holds wherever the variables are in scope (ranges of loops, not conditions of branches), for a
-    value may be used again outside the branch that it was written for.
+    ``facts`` are what holds wherever the variables are in scope (ranges of loops, not conditions of
+    branches), for a value may be used again outside the branch that it was written for.
     """
 
     def __init__(self, writer: Writer, facts: Facts) -> None:
@@ -38,10 +40,16 @@ class Evaluator:
         self._variables: dict[Var, tuple[Operand, int]] = {}
         self._levels: dict[Expr, int] = {}
         self._costly: set[Expr] = set()
+        self._strides: dict[Buffer, tuple[Poly, ...]] = {}
+        self._places: dict[tuple[Buffer, tuple[Expr, ...]], Place] = {}
         self._statement: dict[Expr, Operand] = {}
 
     def define(self, var: Var, value: Operand, level: int) -> None:
         """Say what ``var`` is, and from which scope on."""
+        if self._levels.get(var, level) != level:
+            # Another loop had this name; what was said of expressions with it no longer holds.
+            self._levels = {v: found[1] for v, found in self._variables.items()}
+            self._costly.clear()
         self._variables[var] = value, level
         self._levels[var] = level
 
@@ -134,7 +142,9 @@ class Evaluator:
             self.writer.scopes[place].values[x] = self._emit(x)
 
     def place(self, x: Expr) -> int:
-        """The scope that computes ``x``: as far outside of loops as can be, out of branches only if cheap."""
+        """The scope that computes ``x``: as far outside of loops as can be, out of branches only if
+        cheap.
+        """
         level = min(self.level(x), self.writer.depth)
         if x not in self._costly:
             return level
@@ -149,7 +159,9 @@ class Evaluator:
         return x.children if fused is None else fused
 
     def _fused(self, x: Expr) -> tuple[Expr, Expr, Expr] | None:
-        """The operands of a multiply-add, if ``x`` is a sum with a product that is not invariant where the sum is not."""
+        """The operands of a multiply-add, if ``x`` is a sum with a product that is not invariant
+        where the sum is not.
+        """
         if not isinstance(x, Apply) or x.fn != "add" or not x.dtype.is_float or is_half(x.dtype):
             return None
         for product, other in (x.args, x.args[::-1]):
@@ -193,7 +205,9 @@ class Evaluator:
         return self.writer.select(args[0], *values)
 
     def _divide_naturals(self, x: Apply) -> Operand | None:
-        """Division of an integer that is never negative by a positive constant: unsigned, or a shift."""
+        """Division of an integer that is never negative by a positive constant: unsigned, or a
+        shift.
+        """
         if x.fn not in _DIVISIONS or x.dtype != i64:
             return None
         divisor = int_value(x.args[1])
@@ -204,12 +218,22 @@ class Evaluator:
             return None
         return divide_naturals(self.writer, x.fn, self.value(x.args[0]), divisor)
 
+    def where(self, buffer: Buffer, indices: tuple[Expr, ...]) -> Place:
+        """The elements of ``buffer`` that an access touches."""
+        found = self._places.get((buffer, indices))
+        if found is None:
+            steps = self._strides.get(buffer)
+            if steps is None:
+                steps = self._strides[buffer] = strides(buffer)
+            found = self._places[buffer, indices] = place_of(indices, steps)
+        return found
+
     def pointer(self, buffer: Buffer, offset: Poly) -> Operand:
-        """The address of the element at a linear index; its parts are summed up from the outermost scope inwards."""
+        """The address of the element at a linear index; its parts are summed up from the outermost
+        scope inwards.
+        """
         w = self.writer
-        kind = (
-            scalar_memory(buffer.dtype) if buffer.dtype.lanes == 1 else register_type(buffer.dtype)
-        )
+        kind = memory_type(buffer.dtype)
         pointer, base_level = self.pointers[buffer]
         key: tuple[object, ...] = (buffer,)
         place = 0

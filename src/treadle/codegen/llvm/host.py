@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from treadle.base.errors import InternalError
 from treadle.codegen.llvm.expression import Evaluator
-from treadle.codegen.llvm.kernel import KernelText, global_name
+from treadle.codegen.llvm.kernel import KernelText, global_name, kernel_symbol
 from treadle.codegen.llvm.types import Operand, register_type
 from treadle.codegen.llvm.writer import Parts, Writer
 from treadle.expr.bounds import Facts
@@ -116,7 +116,9 @@ def _shapes_text(host: HostFunction, target: Target, parts: Parts) -> str:
     w.emit(f"store {values.value(host.arena)}, ptr %arena_bytes, align 8")
     w.emit("ret i32 0")
     name = global_name(f"{host.name}.shapes")
-    return _function(f"define i32 {name}(ptr %dims, ptr %symbols, ptr %out_dims, ptr %arena_bytes)", w)
+    return _function(
+        f"define i32 {name}(ptr %dims, ptr %symbols, ptr %out_dims, ptr %arena_bytes)", w
+    )
 
 
 @dataclass(slots=True)
@@ -175,7 +177,7 @@ class _Run:
             if operand.type != register_type(var.dtype):
                 raise InternalError(f"{step.kernel} takes {var} as {var.dtype}, not {operand.type}")
             operands.append(operand)
-        symbol = global_name(step.kernel)
+        symbol = global_name(kernel_symbol(step.kernel))
         w.declare("void", symbol, *(o.type for o in operands))
         self.stamp(2 * self.count)
         w.emit(f"call void {symbol}({', '.join(map(str, operands))})")
@@ -258,4 +260,3 @@ class _Run:
 
 def _number(value: int) -> Operand:
     return Operand("i64", str(value))
-

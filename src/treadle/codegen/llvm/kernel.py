@@ -1,9 +1,11 @@
 """A finished loop program as the text of an LLVM function.
 
-The function is ``void @name(ptr pool, ptr buffers..., i64 symbols..., scalars...)``. Blocks do not exist at this level.
-A parallel loop becomes a function of its own that the thread pool calls with a part of the range.
+The function is ``void @name.kernel(ptr pool, ptr buffers..., i64 symbols..., scalars...)``. Blocks
+do not exist at this level. A parallel loop becomes a function of its own that the thread pool calls
+with a part of the range.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -34,6 +36,8 @@ from treadle.ir.tensor import (
 from treadle.target import Target
 
 _STACK_LIMIT = 64 * 1024
+# The stack of a thread holds more, but it is not ours alone.
+_FRAME_LIMIT = 1024 * 1024
 _ALIGN = 64
 _LOOP_FLAGS = "!llvm.loop !0"
 
@@ -42,9 +46,9 @@ _LOOP_FLAGS = "!llvm.loop !0"
 class KernelText:
     """One kernel as LLVM text.
 
-    ``definitions`` are whole functions, the kernel itself last; ``support`` are definitions that several kernels may
-    share, by name; ``declares`` are lines that must stand once in a module; ``math`` names the vector math functions
-    that are called (arguments of ``math_function``).
+    ``definitions`` are whole functions, the kernel itself last; ``support`` are definitions that
+    several kernels may share, by name; ``declares`` are lines that must stand once in a module;
+    ``math`` names the vector math functions that are called (arguments of ``math_function``).
     """
 
     symbol: str
@@ -58,8 +62,8 @@ def kernel_text(function: TensorFunction, target: Target) -> KernelText:
     """Translate a finished loop program, one statement after another.
 
     Raises:
-        CodegenError: E0501 for a function that has no machine code on its type, E0502 for a statement that belongs to
-            an earlier stage, E0503 for an unknown intrinsic.
+        CodegenError: E0501 for a function that has no machine code on its type, E0503 for an
+            unknown intrinsic.
     """
     parts = Parts()
     emitter = KernelEmitter(function.name, target, parts, facts_of(function))
@@ -70,7 +74,7 @@ def kernel_text(function: TensorFunction, target: Target) -> KernelText:
     for var in symbols(function):
         names.append(emitter.add_variable(var))
     emitter.body(function.body)
-    symbol = global_name(function.name)
+    symbol = global_name(kernel_symbol(function.name))
     parts.functions.append(emitter.text(f"define void {symbol}({', '.join(names)})"))
     return KernelText(
         symbol,
@@ -97,11 +101,24 @@ def module_text(kernels: Iterable[KernelText], extra_text: str, target: Target) 
             shared[found.symbol] = found.text
             declares.update(dict.fromkeys(found.declares))
             pending.extend(found.requires)
-    pieces = [f'target triple = "{target.triple}"', "\n".join(sorted(declares))]
-    pieces.extend(shared[name] for name in sorted(shared))
-    pieces.extend(text for kernel in kernels for text in kernel.definitions)
-    pieces.extend((extra_text, _attributes(target), _METADATA))
+    definitions = [shared[name] for name in sorted(shared)]
+    definitions.extend(text for kernel in kernels for text in kernel.definitions)
+    definitions.append(extra_text)
+    defined = {name for text in definitions for name in _DEFINED.findall(text)}
+    outside = [line for line in sorted(declares) if _symbol(line) not in defined]
+    pieces = [f'target triple = "{target.triple}"', "\n".join(outside), *definitions]
+    pieces.extend((_attributes(target), _METADATA))
     return "\n\n".join(piece for piece in pieces if piece) + "\n"
+
+
+_DEFINED = re.compile(r'^define [^@]*(@"[^"]*"|@[-\w$.]+)', re.MULTILINE)
+_DECLARED = re.compile(r'@"[^"]*"|@[-\w$.]+')
+
+
+def _symbol(line: str) -> str | None:
+    """The name that a line declares."""
+    found = _DECLARED.search(line)
+    return None if found is None else found.group()
 
 
 _METADATA = """\
@@ -114,6 +131,11 @@ def _attributes(target: Target) -> str:
     width = f'"prefer-vector-width"="{target.vector_bits}"'
     legal = f'"min-legal-vector-width"="{target.vector_bits}"'
     return f"attributes #0 = {{ nounwind {width} {legal} }}"
+
+
+def kernel_symbol(name: str) -> str:
+    """The symbol of the kernel of a tensor function; a C library has none with a dot in it."""
+    return f"{name}.kernel"
 
 
 def global_name(name: str) -> str:
@@ -135,6 +157,7 @@ class KernelEmitter:
         self.values = Evaluator(self.writer, facts)
         self.serial = serial
         self.readonly: set[Buffer] = set()
+        self.frame_bytes = 0
 
     def add_buffer(self, buffer: Buffer, *, readonly: bool) -> str:
         """A parameter that is the address of a buffer; its declaration."""
@@ -186,7 +209,7 @@ class KernelEmitter:
         else:
             raise _misplaced(f"the block {stmt.name}", stmt.span)
 
-    # Loops and branches -----------------------------------------------------------------------------------------------
+    # Loops and branches ---------------------------------------------------------------------------
 
     def _for(self, stmt: For) -> None:
         if stmt.kind == "vectorized":
@@ -205,7 +228,7 @@ class KernelEmitter:
             self.counted(stmt, first, limit, never_empty=extent is not None)
 
     def counted(self, stmt: For, first: Operand, limit: Operand, *, never_empty: bool) -> None:
-        """Write a loop that counts from ``first`` to below ``limit``; its test stands at its end."""
+        """Write a loop that counts from ``first`` to below ``limit``, with its test at the end."""
         w, values = self.writer, self.values
         label, after = w.fresh("loop"), w.fresh("done")
         before, kind, name = w.current.label, first.type, f"%i.{w.fresh('')}"
@@ -253,7 +276,7 @@ class KernelEmitter:
             self.writer.emit(f"br label %{after}")
         return [f"{label}:", *scope.lines]
 
-    # Names and memory -------------------------------------------------------------------------------------------------
+    # Names and memory -----------------------------------------------------------------------------
 
     def _let(self, stmt: Let) -> None:
         values = self.values
@@ -265,16 +288,21 @@ class KernelEmitter:
         for dim in buffer.shape:
             count = count * dim
         size = int_value(count)
-        if size is not None and size * buffer.dtype.bytes <= _STACK_LIMIT:
+        room = min(_STACK_LIMIT, _FRAME_LIMIT - self.frame_bytes)
+        if size is not None and size * buffer.dtype.bytes <= room:
+            self.frame_bytes += size * buffer.dtype.bytes
             kind = f"[{max(size, 1)} x {memory_type(buffer.dtype)}]"
             self.values.define_buffer(buffer, self.writer.stack(kind, _ALIGN, "buf"), 0)
         else:
             self._allocate_heap(buffer, count * buffer.dtype.bytes)
 
     def _allocate_heap(self, buffer: Buffer, size: Expr) -> None:
-        """Memory from the system, taken where its size is known and given back at the end of that scope."""
+        """Memory from the system, taken where its size is known and given back at the end of that
+        scope.
+        """
         w, values = self.writer, self.values
-        # aligned_alloc wants a multiple of the alignment, and something to give for an empty buffer.
+        # aligned_alloc wants a multiple of the alignment, and something to give for an empty
+        # buffer.
         size = (size + (2 * _ALIGN - 1)) // _ALIGN * _ALIGN
         level = values.place(size)
         with w.at(level):
@@ -291,9 +319,10 @@ class KernelEmitter:
 
     def _intrinsic(self, stmt: Intrinsic) -> None:
         if stmt.name != "prefetch" or not stmt.args or not isinstance(stmt.args[0], Load):
+            listed = ", ".join(map(str, stmt.args))
             raise CodegenError(
                 "E0503",
-                f"there is no machine instruction for {stmt.name}({', '.join(map(str, stmt.args))})",
+                f"there is no machine instruction for {stmt.name}({listed})",
                 place=None if stmt.span is None else str(stmt.span),
                 help="write prefetch(buffer[indices])",
             )
@@ -302,7 +331,7 @@ class KernelEmitter:
         w.declare("void", "@llvm.prefetch.p0", "ptr", "i32", "i32", "i32")
         w.emit(f"call void @llvm.prefetch.p0({pointer}, i32 0, i32 3, i32 1)")
 
-    # Parallel loops ---------------------------------------------------------------------------------------------------
+    # Parallel loops -------------------------------------------------------------------------------
 
     def _parallel(self, stmt: For) -> None:
         """Outline the loop and have the pool run parts of it."""
@@ -322,11 +351,7 @@ class KernelEmitter:
         grain = self.values.value(grain_of(stmt))
         w.declare("void", "@treadle.parallel_for", "ptr", "ptr", "ptr", "i64", "i64")
         body = f"ptr {global_name(name)}"
-        w.emit(
-            f"call void @treadle.parallel_for(ptr {self.pool}, {body}, {context}, {count}, {grain})"
-        )
-
-    pool = "%pool"
+        w.emit(f"call void @treadle.parallel_for(ptr %pool, {body}, {context}, {count}, {grain})")
 
     def _outline(self, stmt: For, capture: Capture, name: str) -> None:
         """The function that runs a part of a parallel loop, with what it uses as parameters."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from treadle.codegen.llvm.memory import Place, place_of
+from treadle.codegen.llvm.memory import Place
 from treadle.codegen.llvm.types import (
     Operand,
     lane_numbers,
@@ -30,7 +30,7 @@ _DUMMY_BYTES = 256
 
 def load(e: Evaluator, x: Load) -> Operand:
     """The element, or the vector of elements, that ``x`` names."""
-    place = place_of(x.buffer, x.indices)
+    place = e.where(x.buffer, x.indices)
     mask = None if x.mask is None else e.value(x.mask)
     if place.lanes == 1:
         raw = _load_one(e, x.buffer, place, mask)
@@ -41,7 +41,7 @@ def load(e: Evaluator, x: Load) -> Operand:
 
 def store(e: Evaluator, s: Store) -> None:
     """Write a value to an element, or to a vector of elements."""
-    place = place_of(s.buffer, s.indices)
+    place = e.where(s.buffer, s.indices)
     value = e.value(s.value)
     dtype = s.value.dtype
     if place.lanes > 1 and dtype.lanes == 1:
@@ -56,7 +56,7 @@ def store(e: Evaluator, s: Store) -> None:
 
 def address(e: Evaluator, x: Load) -> Operand:
     """The address of the first element that ``x`` names."""
-    return e.pointer(x.buffer, place_of(x.buffer, x.indices).offset)
+    return e.pointer(x.buffer, e.where(x.buffer, x.indices).offset)
 
 
 def _from_memory(e: Evaluator, raw: Operand, dtype: DType) -> Operand:

@@ -1,19 +1,22 @@
-"""Where an access goes: the element that scalar indices name, and how the lanes of a vector lie around it."""
+"""Where an access goes: the element that scalar indices name, and how the lanes of a vector lie
+around it.
+"""
 
 from dataclasses import dataclass
 
 from treadle.expr.dtype import i64
 from treadle.expr.scalar import Apply, Expr, apply, cast, int_value
-from treadle.expr.terms import Poly, number, to_poly
-from treadle.ir.tensor import ONE, ZERO, Buffer
+from treadle.expr.terms import Poly, from_poly, number, to_poly
+from treadle.ir.tensor import ZERO, Buffer
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
     """The elements that an access touches.
 
-    ``offset`` is the linear index of lane 0 (of the whole access, if it is scalar); lane l lies ``l * stride`` elements
-    further, and further by the sum of ``scattered`` (index vectors and the distance of one step of each).
+    ``offset`` is the linear index of lane 0 (of the whole access, if it is scalar). The others lie
+    ``stride`` elements apart, and further by the sum of ``scattered`` (index vectors and the
+    distance of one step of each).
     """
 
     offset: Poly
@@ -27,31 +30,31 @@ class Place:
         return self.stride.constant if self.stride.is_constant and not self.scattered else None
 
 
-def place_of(buffer: Buffer, indices: tuple[Expr, ...]) -> Place:
-    """The elements of ``buffer`` at ``indices``, any of which may be a vector."""
+def place_of(indices: tuple[Expr, ...], steps: tuple[Poly, ...]) -> Place:
+    """The elements at ``indices`` (vectors or not); ``steps`` are the buffer's strides."""
     offset, stride = number(0), number(0)
     lanes = max((i.dtype.lanes for i in indices), default=1)
     scattered: list[tuple[Expr, Expr]] = []
-    for index, step in zip(indices, strides(buffer), strict=True):
+    for index, step in zip(indices, steps, strict=True):
         if index.dtype.lanes == 1:
-            offset = offset + to_poly(as_index(index)) * to_poly(step)
+            offset = offset + to_poly(as_index(index)) * step
             continue
         line = as_ramp(index)
         if line is None:
-            scattered.append((index, step))
+            scattered.append((index, from_poly(step)))
         else:
-            offset = offset + to_poly(line[0]) * to_poly(step)
-            stride = stride + to_poly(line[1]) * to_poly(step)
+            offset = offset + to_poly(line[0]) * step
+            stride = stride + to_poly(line[1]) * step
     return Place(offset, lanes, stride, tuple(scattered))
 
 
-def strides(buffer: Buffer) -> tuple[Expr, ...]:
+def strides(buffer: Buffer) -> tuple[Poly, ...]:
     """The distance, in elements, of one step of each index."""
-    result: list[Expr] = []
-    step: Expr = ONE
+    result: list[Poly] = []
+    step = number(1)
     for dim in reversed(buffer.shape):
         result.append(step)
-        step = step * dim
+        step = step * to_poly(dim)
     return tuple(reversed(result))
 
 

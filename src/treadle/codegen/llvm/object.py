@@ -1,7 +1,7 @@
 """From LLVM text to object code: in this process or in workers, with a cache on disk.
 
-LLVM holds one lock per process and may end its process on code that it cannot select; worker processes take care of
-both.
+LLVM holds one lock per process and may end its process on code that it cannot select; worker
+processes take care of both.
 """
 
 import hashlib
@@ -60,7 +60,8 @@ def _invalid(message: str) -> InternalError:
 def compile_objects(
     texts: Sequence[str], target: Target, workers: int = 0, cache: Path | None = None
 ) -> list[bytes]:
-    """Compile modules; those that ``cache`` (a folder) holds are read from there, the others put there.
+    """Compile modules; those that ``cache`` (a folder) holds are read from there, the others put
+    there.
 
     ``workers`` processes compile at the same time; with none, this process does it.
 
@@ -93,7 +94,7 @@ def _compile(texts: list[str], target: Target, workers: int) -> list[bytes]:
     return [r for r in results if isinstance(r, bytes)]
 
 
-# Cache ----------------------------------------------------------------------------------------------------------------
+# Cache --------------------------------------------------------------------------------------------
 
 
 def object_key(text: str, target: Target) -> str:
@@ -126,7 +127,7 @@ def _write(path: Path, code: bytes) -> None:
         return
 
 
-# Workers --------------------------------------------------------------------------------------------------------------
+# Workers ------------------------------------------------------------------------------------------
 
 
 class _Worker:
@@ -136,7 +137,8 @@ class _Worker:
         self._machine = machine
         self._errors = tempfile.TemporaryFile()
         self._process = subprocess.Popen(
-            # -P keeps the script's folder off the path: its modules are named like the standard library's.
+            # -P keeps the script's folder off the path: its modules are named like the standard
+            # library's.
             [sys.executable, "-P", worker.__file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -209,7 +211,9 @@ class CompilerWorkers:
         self._workers.clear()
 
     def compile(self, texts: Sequence[str]) -> list[bytes | Exception]:
-        """The object code of each text, or the error (``CodegenError`` or ``InternalError``) that it met."""
+        """The object code of each text, or the error (``CodegenError`` or ``InternalError``) that
+        it met.
+        """
         results: dict[int, bytes | Exception] = {}
         work: queue.SimpleQueue[int] = queue.SimpleQueue()
         for i in range(len(texts)):

@@ -1,14 +1,18 @@
-"""What a parallel loop takes along when it becomes a function, and how finely its range may be divided."""
+"""What a parallel loop takes along when it becomes a function, and how finely its range may be
+divided.
+"""
 
 from dataclasses import dataclass
 
 from treadle.codegen.llvm.types import Operand, register_type
-from treadle.expr.scalar import Expr, Var, const, variables, walk
+from treadle.expr.functions import FUNCTIONS
+from treadle.expr.scalar import Apply, Expr, Var, const, variables, walk
 from treadle.ir.analysis import allocated, defined, expressions, loads, statements
 from treadle.ir.tensor import ONE, Buffer, For, If, Stmt, Store
 
 # A part of a loop that does fewer element operations than this is not worth a thread.
 _WORTH_A_THREAD = 16 * 1024
+_MATH_COST = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +25,9 @@ class Capture:
 
 @dataclass(frozen=True, slots=True)
 class ContextLayout:
-    """Where the captured values lie in the context: LLVM type and byte offset of each, and the size of all."""
+    """Where the captured values lie in the context: LLVM type and byte offset of each, and the size
+    of all.
+    """
 
     kinds: tuple[str, ...]
     offsets: tuple[int, ...]
@@ -29,7 +35,7 @@ class ContextLayout:
 
 
 def captured(loop: For, known: frozenset[Buffer]) -> Capture:
-    """What ``loop`` uses of what is defined around it; ``known`` are the buffers that live there."""
+    """What ``loop`` uses of what is defined around it, the buffers ``known`` there."""
     own_buffers = frozenset(allocated(loop.body))
     own_variables = {loop.var, *defined(loop.body)}
     used: dict[Buffer, None] = {}
@@ -59,7 +65,9 @@ def context_layout(capture: Capture) -> ContextLayout:
 
 
 def thunk_text(name: str, layout: ContextLayout) -> str:
-    """The function that the pool calls: it unpacks the context, so that the loop's own function has plain parameters."""
+    """The function that the pool calls: it unpacks the context, so that the loop's own function has
+    plain parameters.
+    """
     lines = [f'define internal void @"{name}"(ptr %context, i64 %begin, i64 %end) #0 {{', "entry:"]
     arguments: list[Operand] = []
     for i, (kind, offset) in enumerate(zip(layout.kinds, layout.offsets, strict=True)):
@@ -73,7 +81,7 @@ def thunk_text(name: str, layout: ContextLayout) -> str:
 
 def grain_of(loop: For) -> Expr:
     """The least number of iterations that is worth a thread, from a rough count of operations."""
-    cost = _cost(loop.body, frozenset({loop.var}))
+    cost = _cost(loop.body, frozenset({loop.var, *defined(loop.body)}))
     return (const(_WORTH_A_THREAD) + cost) // (cost + ONE)
 
 
@@ -84,9 +92,15 @@ def _cost(body: tuple[Stmt, ...], inner: frozenset[Var]) -> Expr:
         if isinstance(stmt, For):
             varies = not inner.isdisjoint(variables(stmt.extent)) or bool(loads(stmt.extent))
             extent = ONE if varies else stmt.extent
-            total = total + extent * _cost(stmt.body, inner | {stmt.var})
+            total = total + extent * _cost(stmt.body, inner)
         elif isinstance(stmt, If):
-            total = total + _cost(stmt.body, inner)
+            total = total + _cost(stmt.body, inner) + _cost(stmt.orelse, inner)
         elif isinstance(stmt, Store):
-            total = total + stmt.value.dtype.lanes * sum(1 for _ in walk(stmt.value))
+            total = total + stmt.value.dtype.lanes * sum(map(_weight, walk(stmt.value)))
     return total
+
+
+def _weight(x: Expr) -> int:
+    """A rough count of instructions for one element."""
+    is_math = isinstance(x, Apply) and FUNCTIONS[x.fn].family == "math"
+    return _MATH_COST if is_math else 1

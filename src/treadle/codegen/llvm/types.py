@@ -1,7 +1,7 @@
 """Element types as LLVM types, and constants as LLVM text.
 
-Values of the 16-bit float types travel as their bits (``i16``) and are widened where they compute: LLVM then never
-meets an operation that it would have to turn into a call of a support library.
+Values of the 16-bit float types travel as their bits (``i16``) and are widened where they compute:
+LLVM then never meets an operation that it would have to turn into a call of a support library.
 """
 
 import math

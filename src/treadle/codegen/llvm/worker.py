@@ -1,7 +1,8 @@
 """Compile LLVM text to object code; run as a program, it serves requests on its standard input.
 
-It imports nothing of Treadle, so that a worker process starts fast. A request is a line of JSON (triple, cpu, features,
-bytes) and the text; the answer a line (``ok`` or ``error``, bytes) and the object or the message.
+It imports nothing of Treadle, so that a worker process starts fast. A request is a line of JSON
+(triple, cpu, features, bytes) and the text; the answer a line (``ok`` or ``error``, bytes) and the
+object or the message.
 """
 
 import json

@@ -1,11 +1,12 @@
 """The text of one LLVM function under construction.
 
-Code is written into nested scopes: the function, its loops, its branches. While the body of a loop is written, the
-scope around it is still open just before the loop, so that a value that does not change in the loop can be put there:
-this is where loop-invariant code motion happens, LLVM runs no such pass on our text.
+Code is written into nested scopes: the function, its loops, its branches. While the body of a loop
+is written, the scope around it is still open just before the loop, so that a value that does not
+change in the loop can be put there: this is where loop-invariant code motion happens, LLVM runs no
+such pass on our text.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
@@ -77,7 +78,7 @@ class Writer:
         self.current.label = label
 
     @contextmanager
-    def at(self, depth: int) -> Iterator[None]:
+    def at(self, depth: int) -> Generator[None]:
         """Write into the open scope number ``depth`` for a while."""
         before = self.current
         self.current = self.scopes[depth]
@@ -87,7 +88,7 @@ class Writer:
             self.current = before
 
     @contextmanager
-    def inside(self, kind: ScopeKind, label: str) -> Iterator[Scope]:
+    def inside(self, kind: ScopeKind, label: str) -> Generator[Scope]:
         """Open a scope whose code starts in block ``label``; the caller places its lines."""
         scope = Scope(kind, label)
         before = self.current

@@ -23,11 +23,13 @@ class Imported:
     """A module with the entry ``main``, and the library functions that it calls."""
 
     module: Module
-    libraries: Mapping[str, Callable[..., Any]] = field(default_factory=dict[str, Callable[..., Any]])
+    libraries: Mapping[str, Callable[..., Any]] = field(
+        default_factory=dict[str, Callable[..., Any]]
+    )
 
 
 def import_module(
-    model: str | PathLike[str] | bytes | ModelProto, *, constants: Mapping[str, np.ndarray] = {}  # noqa: B006
+    model: str | PathLike[str] | bytes | ModelProto, *, constants: Mapping[str, np.ndarray] = {}
 ) -> Imported:
     """Import an ONNX model.
 

@@ -2,23 +2,20 @@
 
 from treadle.frontend.onnx.compose import (
     add,
+    along_axis,
     axis_of,
     cast,
     counted,
-    div,
+    dims_product,
     equal,
     greater,
-    insert_axis,
     less,
-    maximum,
     mul,
     reshape,
     sub,
     where,
-    widened,
 )
 from treadle.frontend.onnx.converter import Converter, converter
-from treadle.frontend.onnx.compose import along_axis, dims_product
 from treadle.ir.graph_builder import Traced
 from treadle.ir.op import Op
 from treadle.ops.activation import (
@@ -61,7 +58,9 @@ def elu(x: Traced, *, alpha: float = 1.0) -> Traced:
 
 
 @converter("Selu", since=6)
-def selu(x: Traced, *, alpha: float = 1.67326319217681884765625, gamma: float = 1.05070102214813232421875) -> Traced:
+def selu(
+    x: Traced, *, alpha: float = 1.67326319217681884765625, gamma: float = 1.05070102214813232421875
+) -> Traced:
     """The scaled one."""
     return Selu(alpha, gamma)(x)
 
@@ -142,8 +141,16 @@ def _flattened(op: Op, operator: str) -> Converter:
 
 
 CONVERTERS = (
-    *(_simple(type(op).__name__, op) for op in (HardSwish(), Mish(), Relu(), Sigmoid(), Softplus(), Softsign())),
+    *(
+        _simple(type(op).__name__, op)
+        for op in (HardSwish(), Mish(), Relu(), Sigmoid(), Softplus(), Softsign())
+    ),
     *(leaky_relu, elu, selu, celu, hard_sigmoid, thresholded_relu, gelu, swish, prelu, shrink),
-    *(softmax, log_softmax, hardmax, _flattened(Softmax(-1), "Softmax"), _flattened(LogSoftmax(-1), "LogSoftmax")),
+    *(
+        softmax,
+        log_softmax,
+        hardmax,
+        _flattened(Softmax(-1), "Softmax"),
+        _flattened(LogSoftmax(-1), "LogSoftmax"),
+    ),
 )
-

@@ -60,7 +60,9 @@ class Bodies:
             return None
         return _with_defaults(schema, _function(schema.get_function_with_opset_version(version)))
 
-    def standard(self, node: NodeProto, opsets: Opsets, types: Sequence[TypeProto]) -> FunctionProto | None:
+    def standard(
+        self, node: NodeProto, opsets: Opsets, types: Sequence[TypeProto]
+    ) -> FunctionProto | None:
         """ONNX's body of an operator for operands of some types."""
         schema = self.schema(node, opsets)
         if schema is None:
@@ -114,7 +116,9 @@ def _with_attributes(node: NodeProto, given: Mapping[str, AttributeProto]) -> No
     return result
 
 
-def _resolved(attribute: AttributeProto, given: Mapping[str, AttributeProto]) -> AttributeProto | None:
+def _resolved(
+    attribute: AttributeProto, given: Mapping[str, AttributeProto]
+) -> AttributeProto | None:
     """An attribute with references exchanged for what they name; ``None`` if that was left out."""
     result = AttributeProto()
     if attribute.ref_attr_name:

@@ -173,7 +173,9 @@ def total(x: Traced, *axes: int, keepdims: bool = False) -> Traced:
     return Sum(axes, keepdims)(x)
 
 
-def full(x: Traced, shape: Sequence[ExprLike], value: float | bool, dtype: DType | None = None) -> Traced:
+def full(
+    x: Traced, shape: Sequence[ExprLike], value: float | bool, dtype: DType | None = None
+) -> Traced:
     """A tensor of one value, of the dtype of ``x`` unless another is given; ``x`` only says where it is built."""
     return x.builder.emit(Full(tuple(as_expr(d) for d in shape), value, dtype or x.dtype))
 
@@ -192,7 +194,8 @@ def axis_of(axis: int, rank: int) -> int:
     """An axis counted from the front; ModelImportError E0605 if it is out of range."""
     if not -rank <= axis < max(rank, 1):
         raise ModelImportError(
-            "E0605", f"axis {axis} is out of range for rank {rank}",
+            "E0605",
+            f"axis {axis} is out of range for rank {rank}",
             help="check the model with onnx.checker.check_model",
         )
     return axis + rank if axis < 0 else axis
@@ -210,13 +213,18 @@ def dims_product(dims: Sequence[Expr]) -> Expr:
 
 def element_type(code: int) -> DType:
     """The dtype of a ``TensorProto.DataType``; ModelImportError E0604 if the house has none."""
-    name = onnx.TensorProto.DataType.Name(code) if code in onnx.TensorProto.DataType.values() else str(code)
+    name = (
+        onnx.TensorProto.DataType.Name(code)
+        if code in onnx.TensorProto.DataType.values()
+        else str(code)
+    )
     found = None
     if name not in ("UNDEFINED", "STRING"):
         found = from_numpy(np.dtype(tensor_dtype_to_np_dtype(code)))
     if found is None:
         raise ModelImportError(
-            "E0604", f"tensors of {name} are not supported",
+            "E0604",
+            f"tensors of {name} are not supported",
             help="the element types are bool, integers of 8 to 64 bits, float16, bfloat16, float and double",
         )
     return found

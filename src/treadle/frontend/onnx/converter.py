@@ -56,7 +56,11 @@ class Converter:
     @cached_property
     def inputs(self) -> tuple[_Input, ...]:
         """The inputs, in order; a variadic one is last."""
-        kinds = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.POSITIONAL_ONLY, Parameter.VAR_POSITIONAL)
+        kinds = (
+            Parameter.POSITIONAL_OR_KEYWORD,
+            Parameter.POSITIONAL_ONLY,
+            Parameter.VAR_POSITIONAL,
+        )
         declared = [p for p in self._parameters if p.kind in kinds][int(self.takes_site) :]
         return tuple(_Input(p.name, self._kind(p), p.default is None) for p in declared)
 
@@ -104,7 +108,9 @@ class Converter:
         padded = [*operands, *[None] * (len(declared) - len(operands))]
         return [self._argument(site, d, o) for d, o in zip(declared, padded, strict=True)]
 
-    def _argument(self, site: Site, declared: _Input, operand: Operand | None) -> Traced | Known | Operand | None:
+    def _argument(
+        self, site: Site, declared: _Input, operand: Operand | None
+    ) -> Traced | Known | Operand | None:
         if operand is None:
             if declared.optional:
                 return None
@@ -124,7 +130,9 @@ class Converter:
 
     def _wrong(self, site: Site, message: str) -> ModelImportError:
         return ModelImportError(
-            "E0605", f"{self.operator}: {message}", place=site.place,
+            "E0605",
+            f"{self.operator}: {message}",
+            place=site.place,
             help="check the model with onnx.checker.check_model",
         )
 
@@ -137,7 +145,9 @@ def _as_operand(result: Result, sources: frozenset[str]) -> Operand | None:
     return Operand(known=result) if isinstance(result, Known) else result
 
 
-def converter(operator: str, *, since: int = 1, domain: str = DOMAIN) -> Callable[[Callable[..., Results]], Converter]:
+def converter(
+    operator: str, *, since: int = 1, domain: str = DOMAIN
+) -> Callable[[Callable[..., Results]], Converter]:
     """Make a converter of a function; see the module."""
     return lambda function: Converter(operator, since, function, domain)
 
@@ -157,7 +167,9 @@ class Catalogue:
 
     def find(self, domain: str, operator: str, version: int) -> Converter | None:
         """The newest converter that is not newer than ``version``."""
-        fitting = [c for c in self._by_operator.get((domain or DOMAIN, operator), ()) if c.since <= version]
+        fitting = [
+            c for c in self._by_operator.get((domain or DOMAIN, operator), ()) if c.since <= version
+        ]
         return fitting[-1] if fitting else None
 
 

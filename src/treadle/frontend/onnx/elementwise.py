@@ -55,7 +55,20 @@ from treadle.ops.elementwise import (
     Sqrt,
 )
 from treadle.ops.power import Pow
-from treadle.ops.trigonometric import Acos, Acosh, Asin, Asinh, Atan, Atanh, Cos, Cosh, Sin, Sinh, Tan, Tanh
+from treadle.ops.trigonometric import (
+    Acos,
+    Acosh,
+    Asin,
+    Asinh,
+    Atan,
+    Atanh,
+    Cos,
+    Cosh,
+    Sin,
+    Sinh,
+    Tan,
+    Tanh,
+)
 
 
 def _unary(operator: str, op: Op) -> Converter:
@@ -210,7 +223,11 @@ ARITHMETIC = (
     mean,
 )
 COMPARISON = (
-    *(c for name, op in (("Equal", Equal()), ("Greater", Greater()), ("Less", Less())) for c in _binary(name, op)),
+    *(
+        c
+        for name, op in (("Equal", Equal()), ("Greater", Greater()), ("Less", Less()))
+        for c in _binary(name, op)
+    ),
     *_binary("GreaterOrEqual", GreaterEqual()),
     *_binary("LessOrEqual", LessEqual()),
     choose,
@@ -218,7 +235,11 @@ COMPARISON = (
     _unary("IsNaN", IsNan()),
 )
 LOGIC = (
-    *(c for name, op in (("And", LogicalAnd()), ("Or", LogicalOr()), ("Xor", LogicalXor())) for c in _binary(name, op)),
+    *(
+        c
+        for name, op in (("And", LogicalAnd()), ("Or", LogicalOr()), ("Xor", LogicalXor()))
+        for c in _binary(name, op)
+    ),
     _unary("Not", LogicalNot()),
     *_binary("BitwiseAnd", BitwiseAnd()),
     *_binary("BitwiseOr", BitwiseOr()),
@@ -229,7 +250,21 @@ LOGIC = (
 FUNCTIONS = tuple(
     _unary(type(op).__name__, op)
     for op in (
-        *(Abs(), Acos(), Acosh(), Asin(), Asinh(), Atan(), Atanh(), Ceil(), Cos(), Cosh(), Erf(), Exp(), Floor()),
+        *(
+            Abs(),
+            Acos(),
+            Acosh(),
+            Asin(),
+            Asinh(),
+            Atan(),
+            Atanh(),
+            Ceil(),
+            Cos(),
+            Cosh(),
+            Erf(),
+            Exp(),
+            Floor(),
+        ),
         *(Log(), Neg(), Reciprocal(), Round(), Sign(), Sin(), Sinh(), Sqrt(), Tan(), Tanh()),
     )
 )

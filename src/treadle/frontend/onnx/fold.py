@@ -59,7 +59,9 @@ def _gather(operands: Sequence[Known | None], attributes: Attributes) -> Known |
     x, indices = operands
     if x is None or indices is None or not indices.is_concrete:
         return None
-    return Known.symbolic(_object(np.take(x.objects(), indices.array, attributes.get("axis", 0))), x.dtype)
+    return Known.symbolic(
+        _object(np.take(x.objects(), indices.array, attributes.get("axis", 0))), x.dtype
+    )
 
 
 def _object(array: Any) -> np.ndarray:
@@ -72,7 +74,9 @@ def _object(array: Any) -> np.ndarray:
 
 def _concat(operands: Sequence[Known | None], attributes: Attributes) -> Known:
     known = [k for k in operands if k is not None]
-    return Known.symbolic(np.concatenate([k.objects() for k in known], attributes["axis"]), known[0].dtype)
+    return Known.symbolic(
+        np.concatenate([k.objects() for k in known], attributes["axis"]), known[0].dtype
+    )
 
 
 def _axes(operands: Sequence[Known | None], attributes: Attributes) -> tuple[int, ...] | None:
@@ -109,7 +113,9 @@ def _slice(operands: Sequence[Known | None], attributes: Attributes) -> Known | 
 
 def _split(operands: Sequence[Known | None], attributes: Attributes) -> tuple[Known, ...] | None:
     x = operands[0]
-    sizes = attributes.get("split") or (operands[1].ints() if len(operands) > 1 and operands[1] else None)
+    sizes = attributes.get("split") or (
+        operands[1].ints() if len(operands) > 1 and operands[1] else None
+    )
     if x is None or sizes is None:
         return None
     parts = np.split(x.objects(), np.cumsum(sizes)[:-1], attributes.get("axis", 0))
@@ -120,7 +126,10 @@ def _reshape(operands: Sequence[Known | None], attributes: Attributes) -> Known 
     x, shape = operands
     if x is None or shape is None or not shape.is_concrete:
         return None
-    sizes = [x.array.shape[k] if s == 0 and not attributes.get("allowzero") else s for k, s in enumerate(shape.ints())]
+    sizes = [
+        x.array.shape[k] if s == 0 and not attributes.get("allowzero") else s
+        for k, s in enumerate(shape.ints())
+    ]
     return Known.symbolic(x.objects().reshape(sizes), x.dtype)
 
 

@@ -81,8 +81,10 @@ class Importer:
         for name in self.constants:
             if name not in names:
                 raise ModelImportError(
-                    "E0608", f"the model has no input '{name}' that a constant could be given for",
-                    place=self.source, help=f"the inputs are {', '.join(sorted(names)) or 'none'}",
+                    "E0608",
+                    f"the model has no input '{name}' that a constant could be given for",
+                    place=self.source,
+                    help=f"the inputs are {', '.join(sorted(names)) or 'none'}",
                 )
 
     def _initializers(self, graph: GraphProto, scope: Scope) -> None:
@@ -90,15 +92,20 @@ class Importer:
             scope.values[tensor.name] = Operand(known=Known.of(array_of(tensor, self.folder)))
         if graph.sparse_initializer:
             raise ModelImportError(
-                "E0604", "the model has sparse initializers", place=self.source, help="make them dense tensors",
+                "E0604",
+                "the model has sparse initializers",
+                place=self.source,
+                help="make them dense tensors",
             )
 
     def _input(self, declared: ValueInfoProto, region: Region) -> Operand:
         if not declared.type.HasField("tensor_type"):
             kind = declared.type.WhichOneof("value") or "value of no type"
             raise ModelImportError(
-                "E0604", f"the input '{declared.name}' is a {kind.removesuffix('_type')}, and only tensors are supported",
-                place=self.source, help="cut the model behind it",
+                "E0604",
+                f"the input '{declared.name}' is a {kind.removesuffix('_type')}, and only tensors are supported",
+                place=self.source,
+                help="cut the model behind it",
             )
         tensor = declared.type.tensor_type
         dtype = element_type(tensor.elem_type)
@@ -107,7 +114,9 @@ class Importer:
             shape: tuple[Expr, ...] = tuple(as_expr(d) for d in given.shape)
         elif not tensor.HasField("shape"):
             raise ModelImportError(
-                "E0609", f"the rank of the input '{declared.name}' is not known", place=self.source,
+                "E0609",
+                f"the rank of the input '{declared.name}' is not known",
+                place=self.source,
                 help="give the input a shape in the model; its dimensions may be symbols",
             )
         else:
@@ -145,7 +154,9 @@ class Importer:
         found = scope.find(name)
         if found is None:
             raise ModelImportError(
-                "E0605", f"no value '{name}' is defined where it is used", place=self.source,
+                "E0605",
+                f"no value '{name}' is defined where it is used",
+                place=self.source,
                 help="check the model with onnx.checker.check_model",
             )
         return found
@@ -177,7 +188,9 @@ class Importer:
     ) -> Sequence[Operand | None]:
         local = self._bodies.local(node)
         if local is not None:
-            return self._call(instantiate(local, node), local, operands, region, opsets_of(local.opset_import))
+            return self._call(
+                instantiate(local, node), local, operands, region, opsets_of(local.opset_import)
+            )
         version = scope.opsets.get(domain_of(node.domain), 1)
         converter = self.catalogue.find(node.domain, node.op_type, version)
         if converter is None:
@@ -191,7 +204,9 @@ class Importer:
                 return folded
         return converter(site, operands, attributes)
 
-    def _runner(self, scope: Scope) -> Callable[[Region, GraphProto, Sequence[Operand]], list[Operand]]:
+    def _runner(
+        self, scope: Scope
+    ) -> Callable[[Region, GraphProto, Sequence[Operand]], list[Operand]]:
         def run_graph(region: Region, graph: GraphProto, args: Sequence[Operand]) -> list[Operand]:
             inner = Scope(scope.opsets, scope)
             self._initializers(graph, inner)
@@ -214,7 +229,9 @@ class Importer:
         missing = set(function.input[len(operands) :]) | {
             n for n, o in zip(function.input, operands, strict=False) if o is None
         }
-        scope.values.update({n: o for n, o in zip(function.input, operands, strict=False) if o is not None})
+        scope.values.update(
+            {n: o for n, o in zip(function.input, operands, strict=False) if o is not None}
+        )
         for node in nodes:
             for k, name in enumerate(node.input):
                 if name in missing:
@@ -229,7 +246,8 @@ class Importer:
         body = self._bodies.standard(node, scope.opsets, types)
         if body is None:
             raise ModelImportError(
-                "E0601", f"the operator {node.op_type} is not supported for these operands",
+                "E0601",
+                f"the operator {node.op_type} is not supported for these operands",
                 help="export the model without it, or cut it where it stands",
             )
         opsets = {**scope.opsets, **opsets_of(body.opset_import)}
@@ -259,7 +277,9 @@ class Importer:
         if any(k is not None and not k.is_concrete for k in known):
             found = fold_symbolic(converter.operator, known, attributes)
             return None if found is None else [Operand(known=k) for k in found]
-        return self._evaluated(converter, site, [Operand(known=k) if k else None for k in known], attributes)
+        return self._evaluated(
+            converter, site, [Operand(known=k) if k else None for k in known], attributes
+        )
 
     def _evaluated(
         self,
@@ -272,7 +292,11 @@ class Importer:
         if any(o is not None and (known_size(o.shape) or 0) > FOLD_LIMIT for o in operands):
             return None
         region = Region(GraphBuilder("folded", site.builder.span), Program())
-        results = converter(Site(region, site.version, site.wanted, site.place, site.run_graph), operands, attributes)
+        results = converter(
+            Site(region, site.version, site.wanted, site.place, site.run_graph),
+            operands,
+            attributes,
+        )
         found = [r for r in results if r is not None]
         if any((known_size(r.shape) or 0) > FOLD_LIMIT or r.dtype is None for r in found):
             return None
@@ -285,6 +309,6 @@ class Importer:
 def _type_proto(type_: TensorType) -> TypeProto:
     code = onnx.helper.np_dtype_to_tensor_dtype(type_.dtype.numpy)
     dims = [int_value(d) for d in type_.dims]
-    return onnx.helper.make_tensor_type_proto(code, [d if d is not None else str(e) for d, e in zip(dims, type_.dims, strict=True)])
-
-
+    return onnx.helper.make_tensor_type_proto(
+        code, [d if d is not None else str(e) for d, e in zip(dims, type_.dims, strict=True)]
+    )

@@ -52,7 +52,8 @@ def _checked(model: ModelProto, what: str) -> ModelProto:
 
 def _corrupt(message: str) -> ModelImportError:
     return ModelImportError(
-        "E0612", f"this is not an ONNX model: {message}",
+        "E0612",
+        f"this is not an ONNX model: {message}",
         help="export or download the file again; it may be truncated",
     )
 
@@ -76,7 +77,8 @@ def array_of(tensor: TensorProto, folder: Path | None) -> np.ndarray:
 def _external(tensor: TensorProto, folder: Path | None) -> np.ndarray:
     if folder is None:
         raise ModelImportError(
-            "E0613", f"the data of '{tensor.name}' are in another file, and the model's folder is not known",
+            "E0613",
+            f"the data of '{tensor.name}' are in another file, and the model's folder is not known",
             help="pass the path of the model instead of its contents",
         )
     try:
@@ -86,6 +88,7 @@ def _external(tensor: TensorProto, folder: Path | None) -> np.ndarray:
         return numpy_helper.to_array(loaded)
     except (OSError, ValueError, onnx.checker.ValidationError) as error:
         raise ModelImportError(
-            "E0613", f"cannot read the external data of '{tensor.name}': {error}",
+            "E0613",
+            f"cannot read the external data of '{tensor.name}': {error}",
             help="put the data file beside the model, as large as it was exported",
         ) from error

@@ -90,7 +90,9 @@ def _reduced(operator: str, x: Traced, axes: Axes, keep: bool) -> Traced:
 
 
 def _reduction(operator: str) -> tuple[Converter, Converter]:
-    def by_input(x: Traced, axes: Known | None = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0) -> Traced:
+    def by_input(
+        x: Traced, axes: Known | None = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0
+    ) -> Traced:
         found = () if axes is None else axes.ints()
         if not found and noop_with_empty_axes:
             return _reduced(operator, x, (), bool(keepdims))
@@ -104,7 +106,9 @@ def _reduction(operator: str) -> tuple[Converter, Converter]:
 
 
 def _position(operator: str, op: type[ArgMax] | type[ArgMin]) -> Converter:
-    def convert(x: Traced, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> Traced:
+    def convert(
+        x: Traced, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0
+    ) -> Traced:
         return op(axis, bool(keepdims), bool(select_last_index))(x)
 
     return converter(operator)(convert)

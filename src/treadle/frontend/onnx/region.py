@@ -56,7 +56,9 @@ class Region:
     builder: GraphBuilder
     program: Program
     outer: "Region | None" = None
-    taken: dict[Atom, tuple[Traced, Traced]] = field(default_factory=dict[Atom, tuple[Traced, Traced]])
+    taken: dict[Atom, tuple[Traced, Traced]] = field(
+        default_factory=dict[Atom, tuple[Traced, Traced]]
+    )
     _made: dict[Known, Traced] = field(default_factory=dict[Known, Traced])
 
     def bring(self, x: Traced) -> Traced:
@@ -187,7 +189,8 @@ def unknown(operand: Operand, what: str, place: str) -> ModelImportError:
     if operand.sources:
         return NeedsValue(tuple(sorted(operand.sources)), what, place)
     return ModelImportError(
-        "E0602", f"{what} depends on data that are computed when the model runs", place=place,
+        "E0602",
+        f"{what} depends on data that are computed when the model runs",
+        place=place,
         help="replace it by a constant in the model",
     )
-

@@ -1,13 +1,13 @@
 """What a converter sees of the node it converts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import fx
 
-from treadle.expr.dtype import DType
+from treadle.expr.dtype import DType, i64
 from treadle.expr.scalar import Const, Expr, as_expr, cast, int_value
 from treadle.expr.simplify import simplify
 from treadle.frontend.torch.dtypes import from_torch
@@ -16,6 +16,8 @@ from treadle.ir.graph_builder import GraphBuilder, Traced
 from treadle.ir.op import Op
 from treadle.ir.types import TensorType
 from treadle.ops._shapes import same_dims
+from treadle.ops.broadcast import Expand
+from treadle.ops.create import Arange, Full
 from treadle.ops.elementwise import Cast
 from treadle.ops.reshape import Reshape
 from treadle.ops.shape import Permute
@@ -85,14 +87,38 @@ class Context:
         """A tensor or a number as a tensor of ``dtype``."""
         return self.cast(x, dtype) if isinstance(x, Traced) else self.literal(x, dtype)
 
-    def reshape(self, x: Traced, shape: tuple[Size, ...]) -> Traced:
+    def reshape(self, x: Traced, shape: Sequence[Size]) -> Traced:
         """``x`` in another shape; itself when it has that one."""
-        dims = tuple(simplify(as_expr(d)) for d in shape)
+        dims = plain(shape)
         return x if same_dims(x.shape, dims) else self.emit(Reshape(dims), x)
+
+    def expand(self, x: Traced, shape: Sequence[Size]) -> Traced:
+        """``x`` repeated to a shape; itself when it has that one."""
+        dims = plain(shape)
+        return x if same_dims(x.shape, dims) else self.emit(Expand(dims), x)
+
+    def full(self, shape: Sequence[Size], value: Number, dtype: DType) -> Traced:
+        """One number everywhere."""
+        return self.emit(Full(plain(shape), value, dtype))
 
     def permute(self, x: Traced, axes: tuple[int, ...]) -> Traced:
         """``x`` with its axes in another order; itself when the order stays."""
         return x if axes == tuple(range(x.ndim)) else self.emit(Permute(axes), x)
+
+    def count(self, size: Size, dtype: DType = i64) -> Traced:
+        """The numbers from zero up to a size."""
+        return self.emit(Arange(0, plain_size(size), 1, dtype))
+
+
+def plain_size(x: Size) -> Size:
+    """A size as fields of operations hold it: a Python integer where it is known."""
+    found = int_value(x)
+    return simplify(as_expr(x)) if found is None else found
+
+
+def plain(sizes: Sequence[Size]) -> tuple[Size, ...]:
+    """The same of a shape."""
+    return tuple(plain_size(simplify(as_expr(d))) for d in sizes)
 
 
 def axis_of(dim: int, ndim: int) -> int:

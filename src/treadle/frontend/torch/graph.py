@@ -1,7 +1,7 @@
 """From a graph of ATen operators to graph functions of a module."""
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +10,6 @@ from torch import fx
 
 from treadle.base.errors import InternalError, ModelImportError, TypeMismatch
 from treadle.base.span import Span
-from treadle.expr.dtype import DType
 from treadle.expr.scalar import Const, Expr, variables
 from treadle.frontend.torch.context import (
     Context,
@@ -103,21 +102,33 @@ def import_graph(
 ) -> tuple[Module, Mapping[str, Library]]:
     """A functional graph of ATen operators on fake tensors (as AOTAutograd gives) as a module of one entry.
 
-    Every placeholder becomes a parameter; a symbolic integer becomes a parameter of type ``Shape`` with one dimension.
-    Results that are no tensors are left out.
+    Every tensor among the placeholders becomes a parameter. So does a symbolic integer that is no
+    tensor's dimension, as a ``Shape`` of one. Results are tensors, and symbolic integers as tensors
+    of rank 0; the rest is left out.
 
     Raises:
         ModelImportError: E0601 for operators without a translation.
     """
     importing = Importing(symbols or Symbols(), fallback)
     translator = GraphTranslator(importing, graph, name)
-    for node in graph.graph.find_nodes(op="placeholder"):
+    placeholders = graph.graph.find_nodes(op="placeholder")
+    for node in placeholders:
         importing.symbols.introduce_all(node.meta["val"])
-    for node in graph.graph.find_nodes(op="placeholder"):
-        translator.parameter(node)
-    results = [r for r in translator.translate() if isinstance(r, Traced)]
+    dims = {str(d) for n in placeholders for d in getattr(n.meta["val"], "shape", ())}
+    for node in placeholders:
+        value = node.meta["val"]
+        if isinstance(value, SYMBOLIC) and str(value) in dims:
+            translator.values[node] = importing.symbols.expr(value)
+        else:
+            translator.parameter(node)
+    results = [translator.result(r) for r in translator.translate() if is_result(r)]
     importing.constants.update(translator.builder.constants)
     return importing.finish(translator.builder.finish(*results)), importing.libraries
+
+
+def is_result(value: Any) -> bool:
+    """Whether what a graph returns is a tensor or depends on sizes, so that the program must compute it."""
+    return isinstance(value, Traced | Expr)
 
 
 class GraphTranslator:
@@ -169,6 +180,12 @@ class GraphTranslator:
             elif node.op == "call_function":
                 self.values[node] = self._translated(node)
         raise InternalError("the fx graph has no output")
+
+    def result(self, value: Traced | Expr) -> Traced:
+        """A result as a tensor."""
+        if isinstance(value, Expr):
+            return self.builder.literal(value, value.dtype)
+        return value
 
     def _attribute(self, node: fx.Node) -> Any:
         found: Any = self.graph
@@ -266,9 +283,7 @@ class GraphTranslator:
         return c.emit(MatchCast(expected), found)
 
     def _problem(self, node: fx.Node, reason: str) -> Any:
-        self.importing.problems.append(
-            Problem(str(node.target), node.name, span_of(node), reason)
-        )
+        self.importing.problems.append(Problem(str(node.target), node.name, span_of(node), reason))
         return self._stand_in(node.meta.get("val"))
 
     def _stand_in(self, value: Any) -> Any:
@@ -385,5 +400,3 @@ def _named(
         Traced(builder, renamed[r.atom]) if isinstance(r, Traced) and r.atom in renamed else r  # type: ignore[index]
         for r in results
     )
-
-

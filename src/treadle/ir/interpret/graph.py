@@ -37,7 +37,7 @@ def run(
     ``call_library`` names.
 
     Raises:
-        RuntimeFault: E0761 to E0767, when arrays, shapes, indices or assumptions do not fit.
+        RuntimeFault: E0761 to E0766, when arrays, shapes, indices or assumptions do not fit.
         InternalError: when the module has no such function, or an operation's reference breaks its
             own type.
     """

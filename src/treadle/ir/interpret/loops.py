@@ -1,5 +1,7 @@
 """Run loop programs statement by statement, in order: this is their meaning."""
 
+import itertools
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -11,6 +13,7 @@ from treadle.ir.interpret.expressions import Evaluator
 from treadle.ir.interpret.mesh import Mesh
 from treadle.ir.interpret.state import Element, Scalar, State, poisoned, store
 from treadle.ir.interpret.symbols import solve, value_of
+from treadle.ir.level import Level, level_of
 from treadle.ir.tensor import (
     Allocate,
     Block,
@@ -39,14 +42,36 @@ def run_tensor(
     variable); ``out_shapes`` are matched too if given. With ``vectorize`` nests whose points are
     independent run on whole arrays; the results are the same.
 
+    At level ``DEVICE`` memory has one dimension: arrays of more are taken as their elements in
+    row-major order, and results have the shapes that ``out_shapes`` says.
+
     Raises:
         RuntimeFault: E0761 for an access out of bounds, E0762 and E0763 when shapes do not fit,
             E0764 for a name without a value, E0765 when an assumption does not hold.
     """
+    final = level_of(function) == Level.DEVICE
+    shapes = None if out_shapes is None else list(out_shapes)
     with np.errstate(all="ignore"):
-        state = _enter(function, inputs, symbols, out_shapes)
+        if final:
+            inputs = _flattened(function.input_buffers, inputs)
+            flat = None if shapes is None else [(math.prod(s),) for s in shapes]
+            state = _enter(function, inputs, symbols, flat if _is_flat(function) else shapes)
+        else:
+            state = _enter(function, inputs, symbols, shapes)
         Executor(vectorize).run(function.body, state)
-    return tuple(state.buffers[b] for b in function.output_buffers)
+    results = tuple(state.buffers[b] for b in function.output_buffers)
+    if shapes is None or not final:
+        return results
+    return tuple(r.reshape(s) for r, s in zip(results, shapes, strict=True))
+
+
+def _is_flat(function: TensorFunction) -> bool:
+    return all(b.ndim == 1 for b in function.output_buffers)
+
+
+def _flattened(buffers: Sequence[Buffer], arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    pairs = itertools.zip_longest(buffers, arrays)
+    return [np.ravel(a) if b is not None and b.ndim == 1 else a for b, a in pairs if a is not None]
 
 
 def _enter(

@@ -8,15 +8,21 @@ times coefficients. Axes are independent when no two of them use overlapping pie
 count them twice.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
+
 from treadle.expr.bounds import Facts, interval, prove
+from treadle.expr.evaluate import evaluate
 from treadle.expr.scalar import Apply, Expr, Var, eq, int_value, variables
 from treadle.expr.simplify import simplify
 from treadle.ir.analysis import facts_of, loads, paths
 from treadle.ir.tensor import ONE, Block, For, IterVar, Stmt, TensorFunction
 from treadle.ir.verify.report import refusal
+
+_POINTS = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +51,11 @@ def check_independence(function: TensorFunction) -> None:
                 pieces = [Piece(v, ONE, None) for v in variables(axis.binding) if v in loops]
             for piece in pieces:
                 other = _overlapping(piece, used, loops, facts)
-                if other is not None:
+                if other is not None and not _is_box(block, loops):
                     raise _dependent(function, axis, other, piece)
-            if axis.kind == "reduce" and not _radix(pieces, loops, facts):
+            # A guard may take the steps away that overlap.
+            plain = axis.kind == "reduce" and block.where is None
+            if plain and not _radix(pieces, loops, facts):
                 raise refusal(
                     "E0208",
                     f"the reduction axis '{axis.var.name}' takes a step more than once",
@@ -180,6 +188,37 @@ def _overlapping(
         if not same or not (_apart(piece, other, facts) or _apart(other, piece, facts)):
             return axis
     return None
+
+
+def _is_box(block: Block, loops: dict[Var, Expr]) -> bool:
+    """Whether the axes, seen by trying all points of the loops, take every combination of values.
+
+    That is what independence means; bindings that were simplified may hide it. ``False`` where the
+    loops are not of known extent, or too many.
+    """
+    extents = [int_value(simplify(e)) for e in loops.values()]
+    sizes = [e for e in extents if e is not None]
+    if len(sizes) < len(extents) or not 0 < math.prod(sizes) <= _POINTS:
+        return False
+    if any(v not in loops for v in variables(*_bindings(block))) or loads(*_bindings(block)):
+        return False
+    points = np.unravel_index(np.arange(math.prod(sizes)), sizes)
+    values = dict(zip(loops, points, strict=True))
+    columns = [_column(axis.binding, values, points) for axis in block.iters]
+    if block.where is not None:
+        kept = _column(block.where, values, points) != 0
+        columns = [c[kept] for c in columns]
+    reached = len(np.unique(np.stack(columns), axis=1).T)
+    return reached == math.prod(len(np.unique(c)) for c in columns)
+
+
+def _bindings(block: Block) -> tuple[Expr, ...]:
+    bindings = tuple(axis.binding for axis in block.iters)
+    return bindings if block.where is None else (*bindings, block.where)
+
+
+def _column(x: Expr, values: dict[Var, np.ndarray], points: tuple[np.ndarray, ...]) -> np.ndarray:
+    return np.broadcast_to(evaluate(x, values), points[0].shape).astype(np.int64)
 
 
 def _share_loops(a: Piece, b: Piece, loops: dict[Var, Expr], facts: Facts) -> bool:

@@ -4,7 +4,8 @@ import keyword
 from collections.abc import Iterator
 
 from treadle.expr.dtype import DType, boolean, parse_dtype
-from treadle.expr.scalar import Const, Expr, Var, variables
+from treadle.expr.functions import FUNCTIONS
+from treadle.expr.scalar import Apply, Const, Expr, Var, variables, walk
 from treadle.ir.analysis import expressions, loads, shape_symbols, statements
 from treadle.ir.tensor import (
     Allocate,
@@ -148,8 +149,7 @@ def _unknown_buffer(function: TensorFunction, node: Stmt | IterVar, buffer: Buff
 def check_types(function: TensorFunction) -> None:
     """Ranks, indices, values, masks and conditions have fitting types."""
     for stmt in statements(function.body):
-        for load in loads(*expressions(stmt)):
-            _check_access(function, stmt, load.buffer, load.indices, load.mask)
+        _check_expressions(function, stmt)
         if isinstance(stmt, Store):
             _check_access(function, stmt, stmt.buffer, stmt.indices, stmt.mask)
             expected = Load(stmt.buffer, stmt.indices).dtype
@@ -162,6 +162,28 @@ def check_types(function: TensorFunction) -> None:
             _expect(function, stmt, stmt.value, stmt.var.dtype, f"'{stmt.var.name}'")
         elif isinstance(stmt, Block):
             _check_axes(function, stmt)
+
+
+def _check_expressions(function: TensorFunction, stmt: Stmt) -> None:
+    for x in walk(*expressions(stmt)):
+        if isinstance(x, Load):
+            _check_access(function, stmt, x.buffer, x.indices, x.mask)
+        elif isinstance(x, Apply) and not _is_well_typed(x):
+            kinds = ", ".join(str(a.dtype) for a in x.args)
+            message = f"{x.fn} of {kinds} is recorded as {x.dtype}"
+            raise refusal("E0203", message, function, stmt, notes=(f"in {x}",))
+
+
+def _is_well_typed(x: Apply) -> bool:
+    rule = FUNCTIONS[x.fn].result
+    if rule == "same":
+        return all(a.dtype == x.dtype for a in x.args)
+    if x.fn == "select":
+        return all(a.dtype == x.dtype for a in x.args[1:])
+    if rule == "bool":
+        lanes = x.dtype.lanes
+        return x.dtype.is_bool and all(a.dtype.lanes == lanes for a in x.args)
+    return True
 
 
 def _check_axes(function: TensorFunction, block: Block) -> None:

@@ -142,9 +142,13 @@ def addcdiv(c: Context, x: Traced, a: Traced, b: Traced, value: Number | Expr = 
 
 def lerp(c: Context, a: Traced, b: Traced, weight: Operand) -> Traced:
     """a + weight · (b - a)."""
-    return elementwise(
-        c, Add(), a, elementwise(c, Mul(), elementwise(c, Sub(), b, a), weight)
-    )
+    return elementwise(c, Add(), a, elementwise(c, Mul(), elementwise(c, Sub(), b, a), weight))
+
+
+def hypot(c: Context, a: Traced, b: Traced) -> Traced:
+    """The root of the sum of squares."""
+    squares = (elementwise(c, Square(), a), elementwise(c, Square(), b))
+    return elementwise(c, Sqrt(), elementwise(c, Add(), *squares))
 
 
 def shift(op: type[Op]) -> Converter:
@@ -217,6 +221,7 @@ CONVERTERS: dict[str, Converter] = dict(
         ("maximum.default", _arithmetic(Maximum)),
         ("minimum.default", _arithmetic(Minimum)),
         ("atan2.default", _arithmetic(Atan2)),
+        ("hypot.default", hypot),
         ("nextafter.default", _arithmetic(Nextafter)),
         ("where.self", where),
         ("where.ScalarSelf", where),

@@ -36,9 +36,7 @@ def outer(c: Context, a: Traced, b: Traced) -> Traced:
     return elementwise(c, Mul(), c.reshape(a, (a.shape[0], 1)), b)
 
 
-def einsum(
-    c: Context, equation: str, operands: tuple[Traced, ...], path: object = None
-) -> Traced:
+def einsum(c: Context, equation: str, operands: tuple[Traced, ...], path: object = None) -> Traced:
     """The sum of products that the equation says."""
     return c.emit(Einsum(equation.replace(" ", "")), *operands)
 

@@ -1,28 +1,32 @@
 """Tensors from nothing but their description."""
 
 from treadle.expr.dtype import boolean, f64, i64
-from treadle.expr.scalar import Const, Expr, as_expr
+from treadle.expr.scalar import Const, Expr
 from treadle.frontend.torch.context import Context, Converter, Number, Operand, Size
 from treadle.ir.graph_builder import Traced
 from treadle.ops.binary import Add, Mul
-from treadle.ops.broadcast import Expand
 from treadle.ops.compare import Equal
-from treadle.ops.create import Arange, Full
+from treadle.ops.create import Arange
 
 
 def _filled(c: Context, value: Operand) -> Traced:
     """The node's shape, full of a number or of a tensor of one element."""
     if isinstance(value, Traced):
-        return c.emit(Expand(c.shape), c.cast(value, c.dtype))
+        return c.expand(c.cast(value, c.dtype), c.shape)
     if isinstance(value, Expr) and not isinstance(value, Const):
         literal = c.literal(value, c.dtype)
-        return c.emit(Expand(c.shape), literal)
+        return c.expand(literal, c.shape)
     number = value.value if isinstance(value, Const) else value
-    return c.emit(Full(c.shape, number, c.dtype))
+    return c.full(c.shape, number, c.dtype)
 
 
 def full(c: Context, size: object, value: Operand, *_: object) -> Traced:
     """One number everywhere; ``size`` may be a tensor whose shape counts."""
+    return _filled(c, value)
+
+
+def new_full(c: Context, x: Traced, size: object, value: Operand, *_: object) -> Traced:
+    """The same, in the dtype of a tensor."""
     return _filled(c, value)
 
 
@@ -73,7 +77,7 @@ def _range(c: Context, start: Size | float, stop: Size | float, step: Size | flo
 def counted(c: Context, count: Size, start: Size | float, step: Size | float) -> Traced:
     """``count`` numbers from ``start`` in steps, in the node's dtype; both may be symbolic."""
     wide = f64 if c.dtype.is_float else i64
-    found = c.emit(Arange(0, as_expr(count), 1, wide))
+    found = c.count(count, wide)
     if not _is(step, 1):
         found = c.emit(Mul(), found, c.literal(step, wide))
     if not _is(start, 0):
@@ -93,8 +97,8 @@ def iota(c: Context, length: Size, start: Size, step: Size, *_: object) -> Trace
 def eye(c: Context, *_: object) -> Traced:
     """Ones on the diagonal."""
     rows, columns = c.shape
-    row = c.reshape(c.emit(Arange(0, rows, 1, i64)), (rows, 1))
-    column = c.emit(Arange(0, columns, 1, i64))
+    row = c.reshape(c.count(rows), (rows, 1))
+    column = c.count(columns)
     found = c.emit(Equal(), row, column)
     return found if c.dtype is boolean else c.cast(found, c.dtype)
 
@@ -113,7 +117,7 @@ CONVERTERS: dict[str, Converter] = {
     "new_empty_strided.default": _constant(0),
     "full.default": full,
     "full_like.default": full,
-    "new_full.default": full,
+    "new_full.default": new_full,
     "fill.Scalar": fill,
     "fill.Tensor": fill,
     "scalar_tensor.default": scalar_tensor,

@@ -21,7 +21,6 @@ from treadle.ops.activation import (
     Softplus,
 )
 from treadle.ops.binary import Maximum, Minimum, Mul
-from treadle.ops.create import Full
 from treadle.ops.elementwise import (
     Abs,
     BitwiseNot,
@@ -91,7 +90,7 @@ def _property(op: type[Op], of_integers: bool) -> Converter:
     def converter(c: Context, x: Traced) -> Traced:
         if x.dtype.is_float:
             return c.emit(op(), x)
-        return c.emit(Full(c.shape, of_integers, c.dtype))
+        return c.full(c.shape, of_integers, c.dtype)
 
     return converter
 

@@ -18,7 +18,6 @@ from treadle.ir.op import Op
 from treadle.ops.binary import Maximum, Minimum
 from treadle.ops.broadcast import Sum
 from treadle.ops.compare import NotEqual
-from treadle.ops.create import Full
 from treadle.ops.elementwise import Abs, Sqrt, Square
 from treadle.ops.power import Pow
 from treadle.ops.reduce import (
@@ -42,7 +41,9 @@ Dims = int | tuple[int, ...] | None
 def _over(op: type[Op]) -> Converter:
     """A reduction over some axes (all by default), computed in the dtype of its result."""
 
-    def converter(c: Context, x: Traced, dims: Dims = None, keepdim: bool = False, *_: object) -> Traced:
+    def converter(
+        c: Context, x: Traced, dims: Dims = None, keepdim: bool = False, *_: object
+    ) -> Traced:
         axes = axes_of(dims, x.ndim)
         return c.emit(op(axes, keepdim), c.cast(x, c.dtype))  # type: ignore[call-arg]  (a reduction)
 
@@ -74,7 +75,7 @@ def _extreme(reduction: type[Op], position: type[Op]) -> Converter:
 
     def converter(c: Context, x: Traced, dim: int, keepdim: bool) -> tuple[Traced, Traced]:
         if x.ndim == 0:
-            return x, c.emit(Full((), 0, c.dtypes[1]))
+            return x, c.full((), 0, c.dtypes[1])
         axis = axis_of(dim, x.ndim)
         values = c.emit(reduction((axis,), keepdim), x)  # type: ignore[call-arg]
         return values, c.emit(position(axis, keepdim), x)  # type: ignore[call-arg]
@@ -87,7 +88,7 @@ def _position(op: type[Op]) -> Converter:
 
     def converter(c: Context, x: Traced, dim: int | None, keepdim: bool) -> Traced:
         if x.ndim == 0:
-            return c.emit(Full((), 0, c.dtype))
+            return c.full((), 0, c.dtype)
         if dim is None:
             flat = c.emit(op(0, False), c.reshape(x, (_count(x),)))  # type: ignore[call-arg]
             return c.reshape(flat, c.shape)
@@ -103,8 +104,12 @@ def _count(x: Traced) -> Size:
     return total
 
 
-def _variance(c: Context, x: Traced, dims: Dims, correction: Number | None, keepdim: bool) -> Traced:
-    return c.emit(Variance(axes_of(dims, x.ndim), keepdim, 1 if correction is None else correction), x)
+def _variance(
+    c: Context, x: Traced, dims: Dims, correction: Number | None, keepdim: bool
+) -> Traced:
+    return c.emit(
+        Variance(axes_of(dims, x.ndim), keepdim, 1 if correction is None else correction), x
+    )
 
 
 def var(c: Context, x: Traced, dims: Dims, correction: Number | None, keepdim: bool) -> Traced:

@@ -1,0 +1,28 @@
+"""``treadle compile``: a model to an artifact."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from treadle.cli.models import compiled
+from treadle.cli.parameters import Model, Numerics, Target, Threads
+from treadle.cli.report import out
+
+
+def compile_model(
+    model: Model,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Default: MODEL with .treadle.")
+    ] = None,
+    target: Target = "native",
+    threads: Threads = None,
+    numerics: Numerics = "default",
+) -> None:
+    """Compile MODEL and write an artifact that loads quickly."""
+    path = model.with_suffix(".treadle") if output is None else output
+    exe = compiled(model, target=target, threads=threads, numerics=numerics)
+    exe.save(path)
+    console = out()
+    console.print(exe.signature, markup=False)
+    console.print(f"wrote {path} ({path.stat().st_size / 2**20:.2f} MiB)", markup=False)

@@ -1,0 +1,81 @@
+"""Models by path, as the commands take them."""
+
+import importlib.util
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from treadle.base.errors import ModelImportError
+from treadle.cli.progress import progress
+from treadle.driver.compile import compile as compile_model
+from treadle.driver.compile import import_model
+from treadle.driver.executable import Executable
+from treadle.ir.module import Module
+
+T = TypeVar("T")
+PEER_OF = {".onnx": "onnxruntime", ".pt2": "torch"}
+
+
+def load_model(path: Path) -> Any:  # noqa: ANN401  (whatever the front end takes)
+    """The path itself, or for a ``.pt2`` file the program in it.
+
+    Raises:
+        ModelImportError: E0611 if the file does not exist, E0615 if it is no exported program or
+            PyTorch is not installed.
+    """
+    if path.suffix != ".pt2":
+        return path
+    if not path.is_file():
+        raise ModelImportError(
+            "E0611", f"there is no file '{path}'", help="name a file that exists"
+        )
+    if importlib.util.find_spec("torch") is None:
+        raise ModelImportError(
+            "E0615",
+            f"'{path}' is read by PyTorch, which is not installed",
+            help="pip install 'treadle[torch]'",
+        )
+    import torch
+
+    try:
+        return torch.export.load(path)
+    except (
+        zipfile.BadZipFile,
+        RuntimeError,
+        ValueError,
+        KeyError,
+        AssertionError,
+        EOFError,
+    ) as error:
+        raise ModelImportError(
+            "E0615",
+            f"'{path}' is not an exported program",
+            notes=(str(error).strip().partition("\n")[0],),
+            help="save it with torch.export.save, or copy the file again",
+        ) from error
+
+
+def compiled(
+    path: Path, *, target: str = "native", threads: int | None = None, numerics: str = "default"
+) -> Executable:
+    """Compile the model at ``path``, with a progress bar.
+
+    Raises:
+        TreadleError: what the front end and the compiler say.
+    """
+    with progress(f"compiling {path.name}") as report:
+        return compile_model(
+            load_model(path), target=target, threads=threads, numerics=numerics, progress=report
+        )
+
+
+def imported(path: Path) -> Module:
+    """The module of the model at ``path``, as its front end leaves it."""
+    return import_model(load_model(path), None, None, None)[0]
+
+
+def slowly(title: str, work: Callable[[], T]) -> T:
+    """Do something that has no stages, with a bar if it takes long."""
+    with progress(title):
+        return work()

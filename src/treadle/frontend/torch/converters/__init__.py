@@ -1,0 +1,34 @@
+"""The catalogue: a converter for every ATen operator that is translated as it stands."""
+
+from treadle.frontend.torch.context import Converter
+from treadle.frontend.torch.converters import (
+    binary,
+    contraction,
+    create,
+    index,
+    normalize,
+    pointwise,
+    reduce,
+    resize,
+    shape,
+    window,
+)
+
+_FAMILIES = (
+    pointwise,
+    binary,
+    reduce,
+    shape,
+    index,
+    create,
+    contraction,
+    window,
+    resize,
+    normalize,
+)
+
+CONVERTERS: dict[str, Converter] = {
+    **{f"aten.{name}": f for family in _FAMILIES for name, f in family.CONVERTERS.items()},
+    "prims.iota.default": create.iota,
+}
+"""By the operator's full name, such as ``aten.add.Tensor``."""
