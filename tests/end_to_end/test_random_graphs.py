@@ -63,7 +63,7 @@ from treadle.ops import (
     Variance,
     Where,
 )
-from treadle.testing import compiled_here
+from treadle.testing import compiled_here, constant_dims
 
 SIZES = (1, 1, 2, 3, 4, 5, 7, 8, 13, 16, 17, 31, 33, 48, 64, 67)
 N = Var("n")
@@ -84,8 +84,7 @@ class Graph:
         self.random = np.random.default_rng(self.seed)
 
     def size(self, dim: Expr) -> int:
-        known = int_value(dim)
-        return self.n if known is None else known
+        return constant_dims((dim,), {N: self.n})[0]
 
     def numbers(self, shape: tuple[Expr, ...], dtype: DType, high: int = 3) -> np.ndarray:
         """Few different values, so that sums are nearly exact and there are ties."""
@@ -141,7 +140,7 @@ def binary(draw: st.DrawFn, g: Graph, x: Traced) -> Traced:
 
 
 def outer(draw: st.DrawFn, g: Graph, x: Traced) -> Traced:
-    """Broadcasting that enlarges: ones of ``x`` meet longer dimensions, or it gains leading ones."""
+    """Broadcasting that enlarges: ones of ``x`` meet longer dimensions, or it gains some."""
     ones = [draw(st.sampled_from(SIZES)) if int_value(d) == 1 else d for d in x.shape]
     lead = draw(st.lists(st.sampled_from((1, 2, 3)), max_size=max(0, 3 - x.ndim)))
     return Add()(x, g.operand(draw, tuple(as_expr(d) for d in (*lead, *ones))))

@@ -273,7 +273,7 @@ def test_random_traces_keep_the_meaning_of_generated_loops(function, seed):
     assert keeps_meaning(function, seed, 10, [inputs]) >= 0
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     st.integers(1, 13), st.integers(1, 13), st.integers(1, 7), st.integers(1, 7), st.integers(1, 5)
 )

@@ -36,6 +36,9 @@ def load_model(path: Path) -> Any:  # noqa: ANN401  (whatever the front end take
             f"'{path}' is read by PyTorch, which is not installed",
             help="pip install 'treadle[torch]'",
         )
+    # PyTorch reports a file that is no zip with a traceback of its own.
+    if not zipfile.is_zipfile(path):
+        raise _no_program(path, "it is no zip file, or cut short")
     import torch
 
     try:
@@ -48,12 +51,16 @@ def load_model(path: Path) -> Any:  # noqa: ANN401  (whatever the front end take
         AssertionError,
         EOFError,
     ) as error:
-        raise ModelImportError(
-            "E0615",
-            f"'{path}' is not an exported program",
-            notes=(str(error).strip().partition("\n")[0],),
-            help="save it with torch.export.save, or copy the file again",
-        ) from error
+        raise _no_program(path, str(error).strip().partition("\n")[0]) from error
+
+
+def _no_program(path: Path, why: str) -> ModelImportError:
+    return ModelImportError(
+        "E0615",
+        f"'{path}' is not an exported program",
+        notes=(why,),
+        help="save it with torch.export.save, or copy the file again",
+    )
 
 
 def compiled(

@@ -6,6 +6,7 @@ from treadle.passes.canonicalize import canonicalize
 from treadle.passes.fuse import fuse
 from treadle.passes.inline import inline
 from treadle.passes.legalize import decompose, legalize
+from treadle.passes.lift_workspace import lift_workspace
 from treadle.passes.lower_loops import lower_loops
 from treadle.passes.pipeline import Pipeline, module_pass
 from treadle.passes.prepare_entry import prepare_entry
@@ -44,6 +45,7 @@ def loop_pipeline(target: Target, threads: int) -> Pipeline:
             module_pass(fuse, reads=Level.LOOP),
             module_pass(restore_views, reads=Level.LOOP),
             module_pass(apply_schedules, reads=Level.LOOP).configure(target=target, threads=threads),
+            module_pass(lift_workspace, reads=Level.LOOP),
         )
     )
 

@@ -1,12 +1,12 @@
 """What follows from a function's statements: symbols, accesses, places of loops and blocks."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from treadle.base.errors import InternalError
 from treadle.expr.facts import Facts
-from treadle.expr.scalar import Expr, Var, variables, walk
+from treadle.expr.scalar import Expr, Var, const, variables, walk
 from treadle.ir.graph import Atom, GraphFunction, ShapeLiteral
 from treadle.ir.graph import Literal as GraphLiteral
 from treadle.ir.module import Function
@@ -312,3 +312,19 @@ def atom_exprs(atom: Atom) -> tuple[Expr, ...]:
     if isinstance(atom, ShapeLiteral):
         return atom.dims
     return (atom.value,) if isinstance(atom, GraphLiteral) else ()
+
+
+def flat_index(buffer: Buffer, indices: Sequence[Expr]) -> Expr:
+    """The number of elements of a buffer before the one at ``indices``, in row-major order."""
+    place: Expr = const(0)
+    for extent, index in zip(buffer.shape, indices, strict=True):
+        place = place * extent + index
+    return place
+
+
+def element_count(buffer: Buffer) -> Expr:
+    """The number of elements of a buffer."""
+    count: Expr = const(1)
+    for extent in buffer.shape:
+        count = count * extent
+    return count

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from treadle.expr.dtype import f16, f32
-from treadle.expr.scalar import Expr, Var, apply, as_expr, cast
+from treadle.expr.scalar import Expr, Var, as_expr, cast
 from treadle.ir.graph_builder import Traced
 from treadle.ir.loop_builder import LoopBuilder
 from treadle.ir.op import Op, Samples, example
@@ -89,21 +89,13 @@ class BatchNorm(Op):
             arrays[0].dtype
         )
 
-    def lower(self, *types: TensorType) -> TensorFunction:
-        """A factor and a summand for each channel, then one product and sum for each element."""
-        b = LoopBuilder(self.op_name())
-        names = ("X", "weight", "bias", "mean", "variance")
-        x, weight, bias, mean, var = (b.input(t, n) for t, n in zip(types, names, strict=True))
-        out = b.output(x.shape, x.dtype)
-        dtype = wide(x.dtype)
-        scale = b.temp(weight.shape, dtype, "scale")
-        shift = b.temp(weight.shape, dtype, "shift")
-        b.compute(
-            scale, lambda c: cast(weight[c], dtype) * apply("rsqrt", cast(var[c], dtype) + self.eps)
-        )
-        b.compute(shift, lambda c: cast(bias[c], dtype) - cast(mean[c], dtype) * scale[c])
-        b.compute(out, lambda *i: cast(cast(x[i], dtype) * scale[i[1]] + shift[i[1]], out.dtype))
-        return b.build()
+    def decompose(self, *args: Traced) -> Traced:
+        """A factor and a summand for each channel: constants, when the statistics are."""
+        x, weight, bias, mean, var = map(widened, args)
+        scale = Mul()(weight, Rsqrt()(Add()(var, number(var, self.eps))))
+        shift = Sub()(bias, Mul()(mean, scale))
+        y = Add()(Mul()(x, along(scale, 1, x.ndim)), along(shift, 1, x.ndim))
+        return converted(y, args[0].dtype)
 
     def vjp(
         self, args: tuple[Traced, ...], outs: tuple[Traced, ...], douts: tuple[Traced, ...]

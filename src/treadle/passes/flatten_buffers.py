@@ -6,43 +6,28 @@ bound become scalar parameters, in the same order, so that callers see no differ
 
 from treadle.base.rewrite import replace_fields
 from treadle.expr.bounds import Facts
-from treadle.expr.scalar import Expr, const, transform
+from treadle.expr.scalar import Expr, Var, transform
 from treadle.expr.simplify import simplify
-from treadle.ir.analysis import allocated, facts_of, symbols
+from treadle.ir.analysis import allocated, element_count, facts_of, flat_index, statements, symbols
 from treadle.ir.tensor import Allocate, Buffer, For, If, Load, Stmt, Store, TensorFunction
-from treadle.passes.statements import Body, map_expressions
+from treadle.passes.statements import Body, facts_inside, map_expressions
 
 
 def flatten_buffers(function: TensorFunction) -> TensorFunction:
     """Give the buffers of ``function`` one dimension; for programs without blocks."""
     facts = facts_of(function)
     buffers = [b for b in (*function.buffers, *allocated(function.body)) if b.scope != "register"]
-    flat = {b: Buffer(b.name, (buffer_size(b, facts),), b.dtype, b.scope) for b in buffers}
+    flat = {b: Buffer(b.name, (simplify(element_count(b), facts),), b.dtype, b.scope) for b in buffers}
     params = (*(flat[b] for b in function.buffers), *symbols(function))
     assumes = (*function.assumes, *facts.claims)
-    body = _Flatten(flat).body(function.body, facts)
+    lanes = frozenset(s.var for s in statements(function.body) if isinstance(s, For) and s.kind == "vectorized")
+    body = _Flatten(flat, lanes).body(function.body, facts)
     return replace_fields(function, params=params, body=body, assumes=tuple(dict.fromkeys(assumes)))
 
 
-def buffer_size(buffer: Buffer, facts: Facts) -> Expr:
-    """The number of elements of a buffer."""
-    size: Expr = const(1)
-    for dim in buffer.shape:
-        size = size * dim
-    return simplify(size, facts)
-
-
-def position(buffer: Buffer, indices: tuple[Expr, ...]) -> Expr:
-    """The number of elements before the one at ``indices``."""
-    place: Expr = const(0)
-    for extent, index in zip(buffer.shape, indices, strict=True):
-        place = place * extent + index
-    return place
-
-
 class _Flatten:
-    def __init__(self, flat: dict[Buffer, Buffer]) -> None:
-        self.flat = flat
+    def __init__(self, flat: dict[Buffer, Buffer], lanes: frozenset[Var]) -> None:
+        self.flat, self.lanes = flat, lanes
 
     def body(self, body: Body, facts: Facts) -> Body:
         return tuple([self.statement(s, facts) for s in body])
@@ -52,14 +37,14 @@ class _Flatten:
             inner = self.body(s.body, facts.with_range(s.var, s.extent))
             return For(s.var, self.expression(s.extent, facts), inner, s.kind, s.span)
         if isinstance(s, If):
-            inside = self.body(s.body, facts.with_fact(s.condition))
+            inside = self.body(s.body, facts_inside(facts, s.condition, self.lanes))
             condition = self.expression(s.condition, facts)
             return If(condition, inside, self.body(s.orelse, facts), s.span)
         if isinstance(s, Allocate):
             return Allocate(self.flat.get(s.buffer, s.buffer), s.span)
         changed = map_expressions((s,), lambda e: self.expression(e, facts))[0]
         if isinstance(changed, Store) and changed.buffer in self.flat:
-            place = simplify(position(changed.buffer, changed.indices), facts)
+            place = simplify(flat_index(changed.buffer, changed.indices), facts)
             return Store(self.flat[changed.buffer], (place,), changed.value, changed.mask, changed.span)
         return changed
 
@@ -67,6 +52,6 @@ class _Flatten:
         def visit(e: Expr) -> Expr | None:
             if not isinstance(e, Load) or e.buffer not in self.flat:
                 return None
-            return Load(self.flat[e.buffer], (simplify(position(e.buffer, e.indices), facts),), e.mask)
+            return Load(self.flat[e.buffer], (simplify(flat_index(e.buffer, e.indices), facts),), e.mask)
 
         return transform(x, visit)

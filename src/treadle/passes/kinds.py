@@ -73,7 +73,7 @@ def _spatial(function: TensorFunction, block: Block) -> Summary:
         kind = max(kind, Kind.BROADCAST)
     cheap = all(FUNCTIONS[x.fn].family in _CHEAP_FAMILIES for x in walk(store.value) if isinstance(x, Apply))
     cheap = cheap and not any(loads(*x.indices) for x in reads)
-    return Summary(kind, same, cheap, _is_affine_copy(store, frozenset(v for v in axes if isinstance(v, Var))))
+    return Summary(kind, same, cheap, is_affine_copy(store, frozenset(v for v in axes if isinstance(v, Var))))
 
 
 def _outside_loads(x: Expr) -> tuple[Expr, ...]:
@@ -91,8 +91,8 @@ def _is_broadcast(load: Load, axes: tuple[Expr, ...]) -> bool:
     return used == sorted(set(used)) and all(int_value(i) is not None for i in rest)
 
 
-def _is_affine_copy(store: Store, axes: frozenset[Var]) -> bool:
-    """Whether a block only moves elements, at indices that are linear in its axes."""
+def is_affine_copy(store: Store, axes: frozenset[Var]) -> bool:
+    """Whether a store only moves an element, at indices that are linear in ``axes``."""
     value = store.value
     if not isinstance(value, Load) or value.mask is not None:
         return False

@@ -1,7 +1,7 @@
 """Turn blocks into plain statements: axes become the loops bound to them, predicates and inits become conditions."""
 
 from treadle.expr.bounds import Facts
-from treadle.expr.scalar import Expr, Var, eq
+from treadle.expr.scalar import Apply, Expr, Var, eq
 from treadle.ir.analysis import facts_of
 from treadle.ir.tensor import Block, For, If, Stmt, TensorFunction
 from treadle.passes.statements import Body, simplify_body, substitute_body, with_body
@@ -35,7 +35,16 @@ def _lower_block(block: Block) -> Body:
         first = _first_step(block)
         init = substitute_body(_lower_body(block.init), bindings)
         body = (*init, *body) if first is None else (If(first, init, (), block.span), *body)
-    return body if block.where is None else (If(block.where, body, (), block.span),)
+    for claim in [] if block.where is None else reversed(conjuncts(block.where)):
+        body = (If(claim, body, (), block.span),)
+    return body
+
+
+def conjuncts(x: Expr) -> list[Expr]:
+    """The claims that ``x`` makes all of: each can be decided in a place of its own."""
+    if isinstance(x, Apply) and x.fn == "and":
+        return [claim for part in x.args for claim in conjuncts(part)]
+    return [x]
 
 
 def _first_step(block: Block) -> Expr | None:

@@ -21,12 +21,13 @@ class Member:
 
 
 def merge(name: str, members: Sequence[Member], scalars: tuple[Var, ...]) -> TensorFunction:
-    """The function that runs ``members`` in order and returns the result of the last.
+    """The function that runs ``members`` in order and returns the results of the last; the others have one each.
 
-    Its inputs are numbered ``X0``, ``X1``…, the values between members ``T0``, ``T1``…, its result is ``Y0``.
+    Its inputs are numbered ``X0``, ``X1``…, the values between members ``T0``, ``T1``…, its results ``Y0``, ``Y1``….
     """
     inputs: dict[int, Buffer] = {}
     results: list[Buffer] = []
+    outputs: tuple[Buffer, ...] = ()
     body: list[Stmt] = []
     for j, member in enumerate(members):
         f = member.function
@@ -36,16 +37,19 @@ def merge(name: str, members: Sequence[Member], scalars: tuple[Var, ...]) -> Ten
                 inputs[k] = _moved(buffer, f"X{k}", member.symbols)
             buffers[buffer] = inputs[k] if source == "in" else results[k]
         last = j == len(members) - 1
-        result = _moved(f.output_buffers[0], "Y0" if last else f"T{j}", member.symbols)
-        buffers[f.output_buffers[0]] = result
-        if not last:
-            body.append(Allocate(result))
-        results.append(result)
+        names = [f"Y{k}" for k in range(f.outputs)] if last else [f"T{j}"]
+        made = [_moved(b, n, member.symbols) for b, n in zip(f.output_buffers, names, strict=True)]
+        buffers.update(zip(f.output_buffers, made, strict=True))
+        if last:
+            outputs = tuple(made)
+        else:
+            body.append(Allocate(made[0]))
+            results.append(made[0])
         body.extend(_renamed(f, buffers, member.symbols, f"_{j}"))
-    params = (*(inputs[k] for k in sorted(inputs)), results[-1], *scalars)
+    params = (*(inputs[k] for k in sorted(inputs)), *outputs, *scalars)
     assumes = tuple(dict.fromkeys(a for m in members for a in m.function.assumes))
     span = members[-1].function.span or members[0].function.span
-    return TensorFunction(name, params, 1, tuple(body), assumes, span)
+    return TensorFunction(name, params, len(outputs), tuple(body), assumes, span)
 
 
 def _moved(buffer: Buffer, name: str, symbols: Mapping[Var, Expr]) -> Buffer:

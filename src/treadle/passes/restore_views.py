@@ -2,16 +2,15 @@
 
 from treadle.base.rewrite import replace_fields
 from treadle.expr.bounds import Facts
-from treadle.expr.scalar import int_value
+from treadle.expr.scalar import Expr, int_value
 from treadle.expr.simplify import simplify
-from treadle.ir.analysis import blocks, facts_of
+from treadle.ir.analysis import blocks, element_count, facts_of, flat_index
 from treadle.ir.calls import CallTensor, Cond, WhileLoop
 from treadle.ir.graph import Binding, GraphFunction, Value
 from treadle.ir.module import Module
-from treadle.ir.tensor import Load, TensorFunction
+from treadle.ir.tensor import Buffer, Load, TensorFunction
 from treadle.ir.types import TensorType
 from treadle.ops.reshape import Reshape
-from treadle.passes.flatten_buffers import buffer_size, position
 from treadle.passes.kinds import only_store, summarize
 
 
@@ -52,6 +51,10 @@ def is_flat_copy(function: TensorFunction) -> bool:
     facts: Facts = facts_of(function)
     for axis in blocks(function)[0].iters:
         facts = facts.with_range(axis.var, axis.extent)
-    same_size = buffer_size(store.buffer, facts) is buffer_size(load.buffer, facts)
-    offset = position(store.buffer, store.indices) - position(load.buffer, load.indices)
+    same_size = _size(store.buffer, facts) is _size(load.buffer, facts)
+    offset = flat_index(store.buffer, store.indices) - flat_index(load.buffer, load.indices)
     return same_size and int_value(simplify(offset, facts)) == 0
+
+
+def _size(buffer: Buffer, facts: Facts) -> Expr:
+    return simplify(element_count(buffer), facts)

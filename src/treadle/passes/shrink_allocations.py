@@ -101,7 +101,8 @@ def _region(axis: int, buffer: Buffer, accesses: tuple[_Access, ...], facts: Fac
             shift = 0
         length = max(length, extent + shift)
     full = int_value(buffer.shape[axis])
-    if low is None or (full is not None and length >= full):
+    # A register tile keeps whole vectors, even where the last one reaches beyond the tensor.
+    if low is None or (full is not None and length >= full and buffer.scope != "register"):
         return whole
     return _Region(low, const(length))
 

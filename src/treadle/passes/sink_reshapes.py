@@ -102,7 +102,8 @@ def _is_tensor(a: Atom, rank: int) -> bool:
 
 
 def _dims(a: Atom) -> tuple[Expr, ...]:
-    return a.type.dims if isinstance(a.type, TensorType) else ()
+    known = isinstance(a.type, TensorType) and a.type.shape is not None
+    return a.type.dims if known else ()  # type: ignore[union-attr]
 
 
 def _dtype(a: Atom) -> DType:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 from treadle.base.rewrite import replace_fields
 from treadle.expr.bounds import Facts
-from treadle.expr.scalar import Expr, Var, transform
+from treadle.expr.scalar import Apply, Expr, Var, transform, variables
 from treadle.expr.simplify import simplify
 from treadle.ir.analysis import allocated, statements
 from treadle.ir.tensor import Allocate, Block, Buffer, For, If, Let, Load, Stmt, Store, TensorFunction
@@ -62,30 +62,43 @@ class _Statements:
         return replace_fields(s, args=tuple([change(a) for a in s.args]))
 
 
-def simplify_body(body: Body, facts: Facts) -> Body:
-    """Simplify every expression under what the loops around it say; decided conditions disappear."""
+def simplify_body(body: Body, facts: Facts, lanes: frozenset[Var] = frozenset()) -> Body:
+    """Simplify every expression under what the loops around it say; decided conditions disappear.
+
+    ``lanes`` are the variables of the vectorized loops around ``body``.
+    """
     result: list[Stmt] = []
     for s in body:
         if isinstance(s, For):
             extent = simplify(s.extent, facts)
-            inner = simplify_body(s.body, facts.with_range(s.var, extent))
+            inside = lanes | {s.var} if s.kind == "vectorized" else lanes
+            inner = simplify_body(s.body, facts.with_range(s.var, extent), inside)
             if inner:
                 result.append(For(s.var, extent, inner, s.kind, s.span))
         elif isinstance(s, If):
-            result.extend(_simplify_if(s, facts))
+            result.extend(_simplify_if(s, facts, lanes))
         else:
             result.append(_Statements(lambda e: simplify(e, facts), {}).statement(s))
     return tuple(result)
 
 
-def _simplify_if(s: If, facts: Facts) -> Body:
+def _simplify_if(s: If, facts: Facts, lanes: frozenset[Var]) -> Body:
     condition = simplify(s.condition, facts)
     decided = constant_truth(condition)
     if decided is not None:
-        return simplify_body(s.body if decided else s.orelse, facts)
-    body = simplify_body(s.body, facts.with_fact(condition))
-    orelse = simplify_body(s.orelse, facts)
+        return simplify_body(s.body if decided else s.orelse, facts, lanes)
+    body = simplify_body(s.body, facts_inside(facts, condition, lanes), lanes)
+    orelse = simplify_body(s.orelse, facts, lanes)
     return (If(condition, body, orelse, s.span),) if body or orelse else ()
+
+
+def facts_inside(facts: Facts, condition: Expr, lanes: frozenset[Var]) -> Facts:
+    """What holds under a condition, but for what it says of lanes: they all run there, some of them masked."""
+    if isinstance(condition, Apply) and condition.fn == "and":
+        for part in condition.args:
+            facts = facts_inside(facts, part, lanes)
+        return facts
+    return facts if any(v in lanes for v in variables(condition)) else facts.with_fact(condition)
 
 
 def constant_truth(x: Expr) -> bool | None:

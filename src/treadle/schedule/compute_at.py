@@ -20,6 +20,7 @@ from treadle.ir.tensor import (
     TensorFunction,
 )
 from treadle.schedule.dependence import (
+    axes,
     check_order_kept,
     check_ready,
     in_block,
@@ -40,9 +41,10 @@ from treadle.schedule.nest import (
     locate_loop,
     replaced,
     rescoped,
+    tidied,
     uses,
 )
-from treadle.schedule.nests import Nest, inside_conditions, mirrored_loops, nest_over
+from treadle.schedule.nests import Loops, Nest, inside_conditions, mirrored_loops, nest_over
 from treadle.schedule.regions import Range, Region, access_region, contains, union, whole
 
 
@@ -298,6 +300,13 @@ class ReverseComputeAt(Instruction):
         """The axes of the consumer that follow from the element just stored, over the producer's
         loops.
         """
+        if any(uses(i, axes(producer.node, "reduce")) for i in store.indices):
+            raise self.refuse(
+                function,
+                producer.node,
+                "E0326",
+                f"block '{producer.node.name}' stores where a step of its own says",
+            )
         loads = {
             a.indices
             for a in accesses((site.node,))
@@ -344,12 +353,12 @@ class ReverseComputeAt(Instruction):
                     "E0327",
                     f"'{old.var}' steps an axis and a reduction of '{producer.node.name}' at once",
                 )
-        renamed, loops = mirrored_loops(inner, tuple(point.values()), self.block, taken)
+        renamed, copies = mirrored_loops(inner, tuple(point.values()), self.block, taken)
         carried = [
             renamed[x] for v in reduced if v in point for x in renamed if uses(point[v], (x,))
         ]
         kinds: dict[Var, LoopKind] = dict.fromkeys(carried, "serial")
-        loops = tuple((v, e, kinds.get(v, kind)) for v, e, kind in loops)
+        loops: Loops = tuple((v, e, kinds.get(v, kind)) for v, e, kind in copies)
         for var, extent, _ in loops:
             facts = facts.with_range(var, extent)
         self._check_reduced(function, site, inner, loop, point)
@@ -358,7 +367,7 @@ class ReverseComputeAt(Instruction):
         for var, extent, _ in added.loops:
             facts = facts.with_range(var, extent)
         bindings = dict(zip((axis.var for axis in rest), added.bindings, strict=True))
-        bindings |= {v: simplify(substitute(e, renamed), facts) for v, e in point.items()}
+        bindings |= {v: tidied(substitute(e, renamed), facts) for v, e in point.items()}
         ordered = tuple(bindings[axis.var] for axis in site.node.iters)
         self._check_steps_in_order(
             function, site, ordered, [var for var, _, _ in (*loops, *added.loops)]

@@ -7,7 +7,7 @@ from treadle.base.errors import ScheduleError
 from treadle.expr.bounds import Facts, prove
 from treadle.expr.scalar import Apply, Expr, Var, as_expr, substitute, variables
 from treadle.expr.simplify import simplify
-from treadle.ir.analysis import Access, accesses
+from treadle.ir.analysis import Access, accesses, flat_index
 from treadle.ir.loop_builder import Combine
 from treadle.ir.tensor import (
     ZERO,
@@ -339,9 +339,11 @@ def is_distinct(function: TensorFunction, site: BlockSite, store: Access, loop: 
     position = next(p for p, x in enumerate(store.loops) if x is loop)
     inner = {x.var: x.extent for x in store.loops[position + 1 :]}
     written = [v for v in bindings if any(uses(i, (v,)) for i in store.indices)]
-    for axis in written:
-        rest = index_range(bindings[axis] - _step(bindings[axis], loop), inner, facts)
-        weight = weight_of(bindings[axis], loop)
+    # Indices of fused loops are quotients and remainders; their place in memory is linear again.
+    place = substitute(flat_index(store.buffer, store.indices), bindings)
+    for moved in (*(bindings[a] for a in written), simplify(place, facts)):
+        rest = index_range(moved - _step(moved, loop), inner, facts)
+        weight = weight_of(moved, loop)
         if rest is not None and weight is not None and prove(weight >= rest.extent, facts):
             return True
     touched = {
@@ -376,11 +378,14 @@ def check_order(
     tell.
     """
     _check_own_reads(rule, function, site)
+    _check_visits(rule, function, site, before, after)
     first = [x for x in before if steps(x, site.node, "reduce")]
     then = [x for x in after if steps(x, site.node, "reduce")]
     if all(a is b for a, b in zip(first, then, strict=True)):
         return
-    found = reduction_of(site.node)
+    mixed = any(steps(x, site.node, "spatial") for x in first)
+    # Where a loop steps both, another order may not begin with the step that starts the reduction.
+    found = None if mixed else reduction_of(site.node)
     exact = found is not None and (
         not found.buffer.dtype.is_float or found.combine in ("min", "max")
     )
@@ -393,6 +398,37 @@ def check_order(
             f"the steps of the reduction in block '{site.node.name}' would run in another order",
             notes=("loops " + ", ".join(f"'{x.var}'" for x in first) + " step it",),
             hint=hint or "keep the order of the loops that step it",
+        )
+
+
+def _check_visits(
+    rule: Instruction,
+    function: TensorFunction,
+    site: BlockSite,
+    before: Sequence[For],
+    after: Sequence[For],
+) -> None:
+    """A result that several iterations compute anew must not be started again half way."""
+    block = site.node
+    if not axes(block, "reduce"):
+        return
+    places = {x.var: p for p, x in enumerate(after)}
+    crossing = any(
+        steps(x, block, "reduce") != steps(y, block, "reduce") and places[x.var] > places[y.var]
+        for p, x in enumerate(before)
+        for y in before[p + 1 :]
+    )
+    moving = {x.var: x.extent for x in site.loops if not steps(x, block, "reduce")}
+    outside = site.loops[: next(p for p, x in enumerate(site.loops) if x is before[0])]
+    moving = {v: e for v, e in moving.items() if all(v is not x.var for x in outside)}
+    bindings = [a.binding for a in block.iters if a.kind == "spatial"]
+    if crossing and not one_to_one(bindings, moving, facts_at(function, site.loops)):
+        raise rule.refuse(
+            function,
+            block,
+            "E0308",
+            f"block '{block.name}' may compute a result more than once, and would start it again "
+            "before it is complete",
         )
 
 

@@ -84,10 +84,12 @@ def one_to_one(bindings: Iterable[Expr], loops: Mapping[Var, Expr], facts: Facts
     ``facts`` must know the loops' ranges.
     """
     found: dict[Expr, list[Digit]] = {}
-    waiting = [simplify(binding, facts) for binding in bindings]
+    waiting = list(bindings)
     seen: set[Expr] = set()
     while waiting:
-        parts = digits(waiting.pop(), loops)
+        binding = waiting.pop()
+        # A quotient of a sum is one part of it as it stands; simplified, it may be a sum itself.
+        parts = digits(binding, loops) or digits(simplify(binding, facts), loops)
         if parts is None or not _stacked(parts, loops, facts):
             continue
         for digit in parts:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from treadle.base.rewrite import Rewriter, replace_fields
 from treadle.expr.bounds import Facts
-from treadle.expr.scalar import Expr, Var, apply, substitute, transform, variables, walk
+from treadle.expr.scalar import Apply, Expr, Var, apply, substitute, transform, variables, walk
 from treadle.expr.simplify import simplify
 from treadle.ir.analysis import expressions, facts_of, paths, statements
 from treadle.ir.tensor import (
@@ -213,13 +213,30 @@ class _Bind(Rewriter):
         binding = substitute(node.binding, self.values)
         if binding is node.binding:
             return node
-        return replace_fields(node, binding=simplify(binding, self.facts))
+        return replace_fields(node, binding=tidied(binding, self.facts))
 
     def rewrite_block(self, node: Block) -> Block:
         changed = self.generic(node)
         if node.where is None or changed.where is node.where:
             return changed
         return replace_fields(changed, where=simplified_where(changed.where, self.facts))
+
+
+def tidied(e: Expr, facts: Facts) -> Expr:
+    """An index simplified where that makes it shorter.
+
+    Quotients of sums of loops otherwise stay as they are: they show that an axis is a part of a
+    fused loop, which the simplifier's form of them hides.
+    """
+    simple = simplify(e, facts)
+    divides = any(isinstance(x, Apply) and x.fn in ("floordiv", "mod") for x in walk(e))
+    if not divides or not isinstance(e, Apply) or _size(simple) < _size(e):
+        return simple
+    return e.with_children(tuple(tidied(x, facts) for x in e.args))
+
+
+def _size(e: Expr) -> int:
+    return 1 + sum(_size(x) for x in e.children)
 
 
 class _Rename(Rewriter):

@@ -10,7 +10,7 @@ from treadle.expr.simplify import simplify
 from treadle.ir.analysis import fresh_name
 from treadle.ir.tensor import ZERO, Block, For, IterVar, LoopKind, TensorFunction
 from treadle.schedule.dependence import steps
-from treadle.schedule.nest import BlockSite, Body, conjunction, facts_at, uses
+from treadle.schedule.nest import BlockSite, Body, conjunction, facts_at, tidied, uses
 from treadle.schedule.regions import Range, whole
 
 Loops = tuple[tuple[Var, Expr, LoopKind], ...]
@@ -108,5 +108,5 @@ def mirrored(
     facts = facts_at(function, site.loops[:depth])
     for var, extent, _ in loops:
         facts = facts.with_range(var, extent)
-    bindings = tuple(simplify(substitute(e, renamed), facts) for e in used)
+    bindings = tuple(tidied(substitute(e, renamed), facts) for e in used)
     return Nest(loops, bindings, inside_conditions(iters, bindings, facts))

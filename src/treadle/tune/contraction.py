@@ -13,8 +13,8 @@ from math import ceil
 from treadle.expr.scalar import Apply, Expr, Var, int_value, variables
 from treadle.expr.simplify import simplify
 from treadle.expr.terms import split_linear
+from treadle.ir.analysis import flat_index
 from treadle.ir.tensor import Block, Buffer, IterVar, Load, TensorFunction
-from treadle.passes.flatten_buffers import position
 from treadle.passes.kinds import contraction_operands, only_store
 from treadle.target import Target
 
@@ -23,12 +23,17 @@ GUESS = 128
 
 _MAX_VECTORS = 4
 _MAX_ROWS = 14
+_NEAR = 4
 _GATHER_CYCLES = 1.5
 _SCATTER_CYCLES = 2.5
 _LATENCY = 4.0
 _LOADS_PER_CYCLE = 2.0
 _STREAM_CYCLES = 2.0
 """Cycles in which the second-level cache delivers a vector."""
+_BROADCAST_CYCLES = 0.25
+"""What a row adds to a step beside its products: a scalar is fetched and spread."""
+_LINE_CYCLES = 0.35
+"""The same where rows lie on cache lines of their own."""
 _OVERHEAD = 1.0
 """Cycles of counting and branching at every step of a reduction."""
 
@@ -118,13 +123,15 @@ def _tiles(
             others = [a.var for a in found.free(1 - operand)] or [a.var for a in found.free(operand) if a is not axis]
             for row in (*others, None):
                 own = row is not None and row in found.axes_of(operand)
+                step = None if row is None else stride_of(found.operands[operand if own else 1 - operand], row)
+                apart = row is not None and (step is None or step > _NEAR)
                 for vectors in range(1, _MAX_VECTORS + 1):
                     most = 1 if row is None else _MAX_ROWS
                     for rows in range(1, most + 1):
                         loaded = vectors * rows if own else vectors
                         if rows * vectors + min(loaded, vectors) + 1 > registers:
                             continue
-                        cycles = _cycles(found, axis, row, vectors, lanes, rows, own, packed, constant)
+                        cycles = _cycles(found, axis, row, vectors, lanes, rows, own, apart, packed, constant)
                         yield Tile(operand, axis.var, row, vectors, lanes, rows, packed, cycles)
 
 
@@ -136,6 +143,7 @@ def _cycles(
     lanes: int,
     rows: int,
     own: bool,
+    apart: bool,
     packed: bool,
     constant: bool,
 ) -> float:
@@ -153,7 +161,8 @@ def _cycles(
     # The vectors of the last tile beyond the columns are computed for nothing, unless rows of lanes are dropped whole.
     down = 1 if row is None else extents[row]
     full, short = divmod(down, rows)
-    per_tile = _step(vectors, rows, own) * full + (_step(vectors, int(short), own) if short else 0.0)
+    per_tile = _step(vectors, rows, own, apart) * full
+    per_tile += _step(vectors, int(short), own, apart) if short else 0.0
     compute = rest * across * per_tile * steps
     stores = rest * down * ceil(columns / lanes)
     contiguous = stride_of(Load(found.output, found.result), axis.var) == 1
@@ -175,12 +184,12 @@ def _batch(found: Contraction, extents: dict[Var, int]) -> float:
     return total
 
 
-def _step(vectors: int, rows: int, own: bool) -> float:
-    """Cycles of one step of the reduction for one tile."""
+def _step(vectors: int, rows: int, own: bool, apart: bool) -> float:
+    """Cycles of one step of the reduction for one tile; rows that lie apart touch a cache line each."""
     products = vectors * rows
     loads = (products + 1) if own else vectors + rows
     streamed = vectors * _STREAM_CYCLES
-    return max(float(products), loads / _LOADS_PER_CYCLE, streamed, _LATENCY) + _OVERHEAD
+    return max(float(products), loads / _LOADS_PER_CYCLE, streamed, _LATENCY) + _OVERHEAD + rows * (_LINE_CYCLES if apart else _BROADCAST_CYCLES)
 
 
 def extent_of(axis: IterVar) -> int:
@@ -191,7 +200,7 @@ def extent_of(axis: IterVar) -> int:
 
 def stride_of(load: Load, axis: Var) -> int | None:
     """How many elements apart neighbours along ``axis`` lie; ``None`` if that is not one number."""
-    linear = split_linear(simplify(position(load.buffer, load.indices)), axis)
+    linear = split_linear(simplify(flat_index(load.buffer, load.indices)), axis)
     if linear is None or axis in variables(linear[1]):
         return None
     return int_value(linear[0])

@@ -12,6 +12,8 @@ from treadle.target import Target
 from treadle.tune.contraction import Contraction, Tile, as_contraction, choose_tile
 
 _UNROLLED_STEPS = 7
+_SMALL_TILE = 8
+"""Tiles of more vectors than this leave no registers for several steps at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,8 @@ def _tile(s: Schedule, block: str, found: Contraction, tile: Tile, loops: _Loops
     _lanes_last(s, register, found, tile)
     last = found.reduce[-1]
     extent = int_value(simplify(loops.extents[last.var]))
-    if len(steps) > 1 and extent is not None and extent <= _UNROLLED_STEPS:
+    small = tile.rows * tile.vectors <= _SMALL_TILE
+    if small and len(steps) > 1 and extent is not None and extent <= _UNROLLED_STEPS:
         s.unroll(steps[-1])
     if threads > 1:
         _parallel(s, [*batch, panel, *rest, *outer_row])

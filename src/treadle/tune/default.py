@@ -6,11 +6,11 @@ from collections.abc import Callable
 from treadle.base.errors import ScheduleError
 from treadle.ir.analysis import blocks, buffers_read, find_block
 from treadle.ir.tensor import Block, Buffer, TensorFunction
-from treadle.passes.kinds import contraction_operands, only_store
+from treadle.passes.kinds import contraction_operands, is_affine_copy, only_store
 from treadle.schedule.trace import Schedule
 from treadle.target import Target
 from treadle.tune.contraction_schedule import schedule_contraction
-from treadle.tune.row_schedule import schedule_rows
+from treadle.tune.row_schedule import schedule_rows, start_apart
 from treadle.tune.spatial_schedule import schedule_spatial
 
 LOG = logging.getLogger("treadle.tune")
@@ -21,6 +21,12 @@ def default_schedule(
 ) -> Schedule:
     """Schedule ``function``; ``constants`` are the parameters whose layout is free, for every caller passes constants."""
     s = Schedule(function)
+    _apply_rules(s, target, threads, constants)
+    start_reductions(s)
+    return s
+
+
+def _apply_rules(s: Schedule, target: Target, threads: int, constants: frozenset[Buffer]) -> None:
     inline_producers(s)
     names = [b.name for b in blocks(s.function)]
     anchors = [n for n in names if contraction_operands(_block(s, n)) is not None]
@@ -32,11 +38,16 @@ def default_schedule(
     rest = [n for n in names if n not in done]
     reductions = [n for n in rest if any(i.kind == "reduce" for i in _block(s, n).iters)]
     if reductions and not anchors and attempt(s, lambda t: schedule_rows(t, rest, target, threads)):
-        return s
+        return
     for name in rest:
         if name not in reductions:
             attempt(s, lambda t, n=name: schedule_spatial(t, n, target, threads))
-    return s
+
+
+def start_reductions(s: Schedule) -> None:
+    """Take the starts of the remaining reductions out of their loops: one over nothing has a result too."""
+    for name in [b.name for b in blocks(s.function) if b.init]:
+        attempt(s, lambda t, n=name: start_apart(t, n))
 
 
 def attempt(s: Schedule, rule: Callable[[Schedule], object]) -> bool:
@@ -65,6 +76,9 @@ def inline_producers(s: Schedule) -> None:
         if store is None or any(i.kind == "reduce" for i in block.iters) or store.buffer in s.function.buffers:
             continue
         users = [b for b in blocks(s.function) if b.name != name and store.buffer in buffers_read((b,))]
+        products = any(contraction_operands(u) is not None for u in users)
+        if products and not is_affine_copy(store, frozenset(i.var for i in block.iters)):
+            continue
         if len(users) == 1 or all(_is_spatial(u) for u in users):
             attempt(s, lambda t, n=name: t.compute_inline(n))
 

@@ -73,7 +73,7 @@ def _reduce(s: Schedule, name: str, inner: For, lanes: int) -> None:
     _, lane = s.split(inner.var.name, (None, width))
     partial = s.rfactor(lane)
     for block in (partial, name):
-        _start_apart(s, block)
+        start_apart(s, block)
     for block in (partial, f"{partial}_init", name):
         found = find_block(s.function, block)
         wide = [] if found is None else [x for x in enclosing_loops(s.function, found) if int_value(x.extent) == width]
@@ -82,7 +82,7 @@ def _reduce(s: Schedule, name: str, inner: For, lanes: int) -> None:
             s.vectorize(wide[-1].var.name, reassociate=block == name)
 
 
-def _start_apart(s: Schedule, name: str) -> None:
+def start_apart(s: Schedule, name: str) -> None:
     """Give a reduction's start a block of its own, before the outermost loop that it steps."""
     block = _block(s, name)
     reduced = {v for i in block.iters if i.kind == "reduce" for v in variables(i.binding)}

@@ -3,9 +3,8 @@
 from treadle.expr.scalar import Expr, Var, int_value, substitute, variables
 from treadle.expr.simplify import simplify
 from treadle.expr.terms import split_linear
-from treadle.ir.analysis import accesses, enclosing_loops, find_block
+from treadle.ir.analysis import accesses, enclosing_loops, find_block, flat_index
 from treadle.ir.tensor import Block, For, Load, Store, TensorFunction
-from treadle.passes.flatten_buffers import position
 from treadle.schedule.trace import Schedule
 from treadle.target import Target
 
@@ -62,7 +61,7 @@ def can_fuse(function: TensorFunction, block: Block, outer: For, inner: For) -> 
     """Whether every access of a block moves by the inner loop's extent times as far with the outer loop as with it."""
     bindings: dict[Var, Expr] = {i.var: i.binding for i in block.iters}
     for access in accesses((block,)):
-        place = position(access.buffer, access.indices)
+        place = flat_index(access.buffer, access.indices)
         a = _stride(simplify(substitute(place, bindings)), outer.var)
         b = _stride(simplify(substitute(place, bindings)), inner.var)
         if a is None or b is None or int_value(simplify(a - b * inner.extent)) != 0:

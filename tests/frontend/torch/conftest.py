@@ -66,7 +66,7 @@ def assert_equal(
 
 @pytest.fixture
 def agrees() -> Callable[..., Imported]:
-    """Import a function for some inputs (and dynamic shapes), and compare it with itself in PyTorch."""
+    """Import a function for some inputs and dynamic shapes, and compare it with PyTorch."""
 
     def check(
         function: Callable[..., Any],

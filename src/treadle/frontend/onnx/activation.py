@@ -1,5 +1,6 @@
 """Activation functions."""
 
+from treadle.expr.scalar import int_value
 from treadle.frontend.onnx.compose import (
     add,
     along_axis,
@@ -101,6 +102,13 @@ def prelu(x: Traced, slope: Traced) -> Traced:
     return Prelu()(x, slope) if x.dtype.is_float else where(less(x, 0), mul(x, slope), x)
 
 
+@converter("PRelu")
+def prelu_old(x: Traced, slope: Traced) -> Traced:
+    """Before opset 7 a slope of one axis stood along the channels."""
+    single = slope.ndim != 1 or int_value(slope.shape[0]) == 1
+    return Prelu()(x, slope if single else along_axis(slope, 1, x.ndim))
+
+
 @converter("Shrink", since=9)
 def shrink(x: Traced, *, bias: float = 0.0, lambd: float = 0.5) -> Traced:
     """Zero between -lambd and lambd, nearer to zero by the bias elsewhere."""
@@ -145,7 +153,19 @@ CONVERTERS = (
         _simple(type(op).__name__, op)
         for op in (HardSwish(), Mish(), Relu(), Sigmoid(), Softplus(), Softsign())
     ),
-    *(leaky_relu, elu, selu, celu, hard_sigmoid, thresholded_relu, gelu, swish, prelu, shrink),
+    *(
+        leaky_relu,
+        elu,
+        selu,
+        celu,
+        hard_sigmoid,
+        thresholded_relu,
+        gelu,
+        swish,
+        prelu,
+        prelu_old,
+        shrink,
+    ),
     *(
         softmax,
         log_softmax,

@@ -1,4 +1,5 @@
-"""Functions of ONNX: those of the model, and operators that ONNX itself defines by other operators."""
+"""Functions of ONNX: those of the model, and operators that ONNX itself defines by other
+operators."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -99,7 +100,8 @@ def _newest(versions: Sequence[int], opsets: Opsets) -> int | None:
 
 
 def instantiate(function: FunctionProto, node: NodeProto) -> list[NodeProto]:
-    """The nodes of a function with the attributes of a call in place of its attribute parameters."""
+    """The nodes of a function with the attributes of a call in place of its attribute
+    parameters."""
     given = {a.name: a for a in function.attribute_proto}
     given.update({a.name: a for a in node.attribute})
     return [_with_attributes(inner, given) for inner in function.node]

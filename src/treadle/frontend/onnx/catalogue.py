@@ -17,6 +17,8 @@ from treadle.frontend.onnx import (
     recurrent,
     reduction,
     sampling,
+    selection,
+    sequences,
     signal,
     training,
 )
@@ -38,6 +40,8 @@ CATALOGUE: Catalogue = collect(
     control.CONVERTERS,
     recurrent.CONVERTERS,
     signal.CONVERTERS,
+    selection.CONVERTERS,
+    sequences.CONVERTERS,
     sampling.CONVERTERS,
     training.CONVERTERS,
     classic.CONVERTERS,

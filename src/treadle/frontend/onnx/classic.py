@@ -3,12 +3,26 @@
 from treadle.base.errors import ModelImportError
 from treadle.expr.dtype import i64
 from treadle.expr.scalar import int_value
-from treadle.frontend.onnx.compose import cast, cut, div, greater, mul, pick, reshape, sub, where
+from treadle.frontend.onnx.compose import (
+    along_axis,
+    cast,
+    counted,
+    cut,
+    div,
+    equal,
+    expand,
+    greater,
+    less_equal,
+    mul,
+    pick,
+    reshape,
+    sub,
+    where,
+)
 from treadle.frontend.onnx.converter import converter
 from treadle.ir.graph_builder import Traced
 from treadle.ops import ArgMax, Gather, GatherElements
 from treadle.ops.elementwise import Abs
-from treadle.frontend.onnx.compose import along_axis, counted, equal, expand, less_equal
 
 ML = "ai.onnx.ml"
 
@@ -28,7 +42,8 @@ def array_feature_extractor(x: Traced, indices: Traced) -> Traced:
 
 
 def _swapped(a: Traced, first: Traced, size: int) -> tuple[Traced, Traced]:
-    """The matrix with its first row exchanged for row ``first`` (…, 1), and the sign that this gives the determinant."""
+    """The matrix with its first row exchanged for row ``first`` (…, 1), and the sign that this
+    gives the determinant."""
     rows = along_axis(counted(a, size), a.ndim - 2, a.ndim)
     chosen = reshape(first, *first.shape[:-1], 1, 1)
     source = where(equal(rows, 0), chosen, where(equal(rows, chosen), 0, rows))
@@ -43,7 +58,9 @@ def det(x: Traced) -> Traced:
     """By elimination with the largest element of each column as pivot; the size must be known."""
     size = int_value(x.shape[-1])
     if size is None:
-        raise ModelImportError("E0607", "the size of a determinant must be known", help="fix the model's dimensions")
+        raise ModelImportError(
+            "E0607", "the size of a determinant must be known", help="fix the model's dimensions"
+        )
     a, result = x, None
     for step in range(size):
         count = size - step
@@ -56,12 +73,15 @@ def det(x: Traced) -> Traced:
         if count > 1:
             a = _eliminated(a, reshape(pivot, *pivot.shape, 1), count)
     if result is None:
-        raise ModelImportError("E0605", "the determinant of an empty matrix", help="give it at least one row")
+        raise ModelImportError(
+            "E0605", "the determinant of an empty matrix", help="give it at least one row"
+        )
     return reshape(result, *x.shape[:-2])
 
 
 def _eliminated(a: Traced, pivot: Traced, size: int) -> Traced:
-    """The lower right part, less what the first row explains; a pivot of zero leaves it as it is."""
+    """The lower right part, less what the first row explains; a pivot of zero leaves it as it
+    is."""
     rows, columns = a.ndim - 2, a.ndim - 1
     top = cut(cut(a, rows, 0, 1), columns, 1, size)
     left = cut(cut(a, rows, 1, size), columns, 0, 1)

@@ -1,4 +1,5 @@
-"""Small helpers to write compositions of operations; numbers stand for literals of the other operand's dtype."""
+"""Small helpers to write compositions of operations; numbers stand for literals of the other
+operand's dtype."""
 
 from collections.abc import Sequence
 from functools import reduce as fold
@@ -176,7 +177,8 @@ def total(x: Traced, *axes: int, keepdims: bool = False) -> Traced:
 def full(
     x: Traced, shape: Sequence[ExprLike], value: float | bool, dtype: DType | None = None
 ) -> Traced:
-    """A tensor of one value, of the dtype of ``x`` unless another is given; ``x`` only says where it is built."""
+    """A tensor of one value, of the dtype of ``x`` unless another is given; ``x`` only says where
+    it is built."""
     return x.builder.emit(Full(tuple(as_expr(d) for d in shape), value, dtype or x.dtype))
 
 
@@ -225,7 +227,7 @@ def element_type(code: int) -> DType:
         raise ModelImportError(
             "E0604",
             f"tensors of {name} are not supported",
-            help="the element types are bool, integers of 8 to 64 bits, float16, bfloat16, float and double",
+            help="use bool, integers of 8 to 64 bits, float16, bfloat16, float or double",
         )
     return found
 

@@ -20,8 +20,8 @@ def gemm(
     *,
     alpha: float = 1.0,
     beta: float = 1.0,
-    transA: int = 0,  # noqa: N803  (ONNX's name)
-    transB: int = 0,  # noqa: N803
+    transA: int = 0,
+    transB: int = 0,
     broadcast: int = 1,
 ) -> Traced:
     """alpha a b + beta c; integers when both factors are 1, else by way of them."""

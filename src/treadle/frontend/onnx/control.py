@@ -52,7 +52,11 @@ def branch(
 
 @converter("Loop")
 def loop(
-    site: Site, limit: Operand | None, condition: Operand | None, *carried: Operand, body: GraphProto
+    site: Site,
+    limit: Operand | None,
+    condition: Operand | None,
+    *carried: Operand,
+    body: GraphProto,
 ) -> list[Operand]:
     """Written out where the number of iterations is known, else a loop of the program."""
     scans = len(body.output) - 1 - len(carried)
@@ -63,7 +67,12 @@ def loop(
 
 
 def _written_out(
-    site: Site, limit: Operand | None, condition: Operand | None, state: list[Operand], body: GraphProto, scans: int
+    site: Site,
+    limit: Operand | None,
+    condition: Operand | None,
+    state: list[Operand],
+    body: GraphProto,
+    scans: int,
 ) -> list[Operand] | None:
     """The results of a loop whose every condition is known; ``None`` if one is not."""
     longest = UNROLLED if scans == 0 else LONGEST
@@ -99,14 +108,21 @@ def _stacked(site: Site, column: Sequence[Operand]) -> Operand:
 
 
 def _looped(
-    site: Site, limit: Operand | None, condition: Operand | None, carried: list[Operand], body: GraphProto, scans: int
+    site: Site,
+    limit: Operand | None,
+    condition: Operand | None,
+    carried: list[Operand],
+    body: GraphProto,
+    scans: int,
 ) -> list[Operand]:
     if scans:
         for operand, what in ((limit, "the number of iterations"), (condition, "the condition")):
             if operand is not None and operand.known is None:
                 raise unknown(operand, f"{what} of a loop that collects results", site.place)
         raise unknown(
-            Operand(sources=_sources(*carried)), "the condition of a loop that collects results", site.place
+            Operand(sources=_sources(*carried)),
+            "the condition of a loop that collects results",
+            site.place,
         )
     inside: list[Operand] = []
 
@@ -158,7 +174,9 @@ def scan(
     states = [site.traced(o) for o in operands[:count]]
     sources = _sources(*operands)
 
-    def step(region: Region, current: list[Traced], slices: list[Traced]) -> tuple[list[Traced], list[Traced]]:
+    def step(
+        region: Region, current: list[Traced], slices: list[Traced]
+    ) -> tuple[list[Traced], list[Traced]]:
         given = [Operand(t, sources=sources) for t in (*current, *slices)]
         found = [region.traced(o) for o in site.run_graph(region, body, given)]
         return found[:count], found[count:]
@@ -181,7 +199,8 @@ def _row_types(
     states: int,
     length: int | None,
 ) -> list[TensorType]:
-    """The types of what a step gives: found by converting the body once, for a function that is thrown away."""
+    """The types of what a step gives: found by converting the body once, for a function that is
+    thrown away."""
     if length is not None and 0 < length <= UNROLLED:
         return []
     trial = site.region.nested("trial")

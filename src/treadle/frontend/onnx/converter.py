@@ -1,16 +1,18 @@
 """Converters: how a node of ONNX becomes operations of the program.
 
-``@converter("Softmax", since=13)`` makes a value of a function; nothing is registered. The function's positional
-parameters are the node's inputs, and their annotations say what it needs of each: ``Traced`` a value of the program,
-``Known`` what the input holds when the model is imported, ``Operand`` either. One with the default ``None`` may be
-missing, and ``*args`` takes any number. The keyword-only parameters are the attributes, by ONNX's names. A first
-parameter of type ``Site`` gets the place where the node is converted.
+``@converter("Softmax", since=13)`` makes a value of a function; nothing is registered. The
+function's positional parameters are the node's inputs, and their annotations say what it needs of
+each: ``Traced`` a value of the program, ``Known`` what the input holds when the model is imported,
+``Operand`` either. One that may be ``None`` may be missing, and ``*args`` takes any number. The
+keyword-only parameters are the attributes, by ONNX's names. A first parameter of type ``Site`` gets
+the place where the node is converted.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from inspect import Parameter, signature
+from types import NoneType
 from typing import Any, get_args, get_type_hints
 
 from treadle.base.errors import InternalError, ModelImportError
@@ -62,7 +64,7 @@ class Converter:
             Parameter.VAR_POSITIONAL,
         )
         declared = [p for p in self._parameters if p.kind in kinds][int(self.takes_site) :]
-        return tuple(_Input(p.name, self._kind(p), p.default is None) for p in declared)
+        return tuple(_Input(p.name, self._kind(p), self._is_optional(p)) for p in declared)
 
     @cached_property
     def is_variadic(self) -> bool:
@@ -81,14 +83,17 @@ class Converter:
                 return kind
         raise InternalError(f"converter of {self.operator}: '{parameter.name}' is no input")
 
+    def _is_optional(self, parameter: Parameter) -> bool:
+        return NoneType in get_args(self._hints[parameter.name])
+
     def __call__(
         self, site: Site, operands: Sequence[Operand | None], attributes: Attributes
     ) -> tuple[Operand | None, ...]:
         """Convert a node.
 
         Raises:
-            ModelImportError: E0605 for inputs or attributes that the operator does not have, or that are missing;
-                E0602, E0603 for inputs that must be known.
+            ModelImportError: E0605 for inputs or attributes that the operator does not have, or
+                that are missing; E0602, E0603 for inputs that must be known.
             TypeMismatch: what the operations say of their operands.
         """
         args = self._arguments(site, operands)

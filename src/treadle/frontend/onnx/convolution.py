@@ -45,7 +45,8 @@ def conv(
 
 
 def centered(x: Traced, zero: Traced | None) -> Traced:
-    """A quantized tensor less its zero point, as i32; a zero point per output channel stands along axis 0."""
+    """A quantized tensor less its zero point, as i32; a zero point per output channel stands along
+    axis 0."""
     wide = cast(x, i32)
     if zero is None:
         return wide
@@ -71,13 +72,16 @@ def conv_integer(
     strides: Ints | None = None,
 ) -> Traced:
     """A convolution of quantized numbers, summed in i32."""
-    return convolved(centered(x, x_zero), centered(w, w_zero), None, strides, dilations, pads, auto_pad, group)
+    return convolved(
+        centered(x, x_zero), centered(w, w_zero), None, strides, dilations, pads, auto_pad, group
+    )
 
 
 def _transposed_pads(
     natural: Ints, wanted: Ints | None, pads: Ints | None, auto_pad: str, extra: Ints
 ) -> tuple[Pads, Ints]:
-    """Pads, and what is added behind, that give a transposed convolution its size; ``natural`` is that without pads."""
+    """Pads, and what is added behind, that give a transposed convolution its size; ``natural`` is
+    that without pads."""
     rank = len(natural)
     if wanted is None:
         flat = pads or (0,) * (2 * rank)
@@ -123,7 +127,8 @@ def conv_transpose(
     if wanted is not None:
         sizes = known_ints(x.shape[2:], "the size of an input with a given output_shape")
         natural = tuple(
-            (n - 1) * s + (k - 1) * d + 1 for n, s, k, d in zip(sizes, stride, kernel, dilation, strict=True)
+            (n - 1) * s + (k - 1) * d + 1
+            for n, s, k, d in zip(sizes, stride, kernel, dilation, strict=True)
         )
     found, added = _transposed_pads(natural, wanted, pads, auto_pad, extra)
     op = ConvTranspose(stride, found, added, dilation, group)

@@ -17,7 +17,8 @@ from treadle.ops.create import Arange, Full
 from treadle.ops.random import RandomNormal, RandomUniform
 from treadle.ops.shape import Triangular
 
-# A tensor of one value with at most as many elements stays known, so that shapes made of it are, too.
+# A tensor of one value with at most as many elements stays known, so that shapes made of it are,
+# too.
 SMALL = 1024
 
 
@@ -36,13 +37,22 @@ def constant(
     """A constant in one of its forms; strings and sparse tensors are refused."""
     if value is not None:
         return Known.of(value)
-    for number, dtype in ((value_float, f32), (value_floats, f32), (value_int, i64), (value_ints, i64)):
+    for number, dtype in (
+        (value_float, f32),
+        (value_floats, f32),
+        (value_int, i64),
+        (value_ints, i64),
+    ):
         if number is not None:
             return Known.of(np.array(number, dtype.numpy))
-    raise ModelImportError("E0604", "a constant of strings or a sparse one", help="only dense tensors are supported")
+    raise ModelImportError(
+        "E0604", "a constant of strings or a sparse one", help="only dense tensors are supported"
+    )
 
 
-def _filled(site: Site, shape: tuple[Expr, ...], value: float | bool, dtype: DType) -> Known | Traced:
+def _filled(
+    site: Site, shape: tuple[Expr, ...], value: float | bool, dtype: DType
+) -> Known | Traced:
     size = known_size(shape)
     if size is not None and size <= SMALL:
         sizes = [int(d.value) for d in shape]  # type: ignore[attr-defined]  (all are constants)
@@ -51,7 +61,9 @@ def _filled(site: Site, shape: tuple[Expr, ...], value: float | bool, dtype: DTy
 
 
 @converter("ConstantOfShape", since=9)
-def constant_of_shape(site: Site, shape: Known, *, value: np.ndarray | None = None) -> Known | Traced:
+def constant_of_shape(
+    site: Site, shape: Known, *, value: np.ndarray | None = None
+) -> Known | Traced:
     """One value everywhere; zero of f32 if none is given."""
     found = Known.of(np.zeros(1, np.float32) if value is None else value)
     return _filled(site, shape.exprs(), found.item(), found.dtype)
@@ -74,14 +86,18 @@ def size_of(x: Operand) -> Known:
 
 
 @converter("Range", since=11)
-def arange(site: Site, start: Known, limit: Known, delta: Known) -> Traced | Known:
+def arange(
+    site: Site, start: Known, limit: Known, delta: Known, *, stash_type: int = 1
+) -> Traced | Known:
     """From start to limit (exclusive) by delta."""
     dtype = start.dtype
     if start.is_concrete and limit.is_concrete and delta.is_concrete:
         first, last, step = start.item(), limit.item(), delta.item()
         count = max(0, int(np.ceil((last - first) / step)))
         if count <= SMALL:
-            exact = np.arange(count, dtype=np.float64 if dtype.is_float else np.int64) * step + first
+            exact = (
+                np.arange(count, dtype=np.float64 if dtype.is_float else np.int64) * step + first
+            )
             return Known(exact.astype(dtype.numpy), dtype)
         return site.emit(Arange(first, last, step, dtype))
     return site.emit(Arange(start.expr(), limit.expr(), delta.expr(), dtype))
@@ -105,7 +121,13 @@ def _seed(site: Site, seed: float | None) -> int:
 
 @converter("RandomUniform")
 def random_uniform(
-    site: Site, *, shape: tuple[int, ...], dtype: int = 1, low: float = 0.0, high: float = 1.0, seed: float | None = None
+    site: Site,
+    *,
+    shape: tuple[int, ...],
+    dtype: int = 1,
+    low: float = 0.0,
+    high: float = 1.0,
+    seed: float | None = None,
 ) -> Traced:
     """Uniform on [low, high)."""
     dims = tuple(as_expr(d) for d in shape)
@@ -114,7 +136,13 @@ def random_uniform(
 
 @converter("RandomUniformLike")
 def random_uniform_like(
-    site: Site, x: Operand, *, dtype: int | None = None, low: float = 0.0, high: float = 1.0, seed: float | None = None
+    site: Site,
+    x: Operand,
+    *,
+    dtype: int | None = None,
+    low: float = 0.0,
+    high: float = 1.0,
+    seed: float | None = None,
 ) -> Traced:
     """Uniform, of the shape of another tensor."""
     found = x.dtype if dtype is None else element_type(dtype)
@@ -123,7 +151,13 @@ def random_uniform_like(
 
 @converter("RandomNormal")
 def random_normal(
-    site: Site, *, shape: tuple[int, ...], dtype: int = 1, mean: float = 0.0, scale: float = 1.0, seed: float | None = None
+    site: Site,
+    *,
+    shape: tuple[int, ...],
+    dtype: int = 1,
+    mean: float = 0.0,
+    scale: float = 1.0,
+    seed: float | None = None,
 ) -> Traced:
     """Normal with a mean and a standard deviation."""
     dims = tuple(as_expr(d) for d in shape)
@@ -132,7 +166,13 @@ def random_normal(
 
 @converter("RandomNormalLike")
 def random_normal_like(
-    site: Site, x: Operand, *, dtype: int | None = None, mean: float = 0.0, scale: float = 1.0, seed: float | None = None
+    site: Site,
+    x: Operand,
+    *,
+    dtype: int | None = None,
+    mean: float = 0.0,
+    scale: float = 1.0,
+    seed: float | None = None,
 ) -> Traced:
     """Normal, of the shape of another tensor."""
     found = x.dtype if dtype is None else element_type(dtype)
@@ -140,7 +180,9 @@ def random_normal_like(
 
 
 @converter("Bernoulli", since=15)
-def bernoulli(site: Site, x: Traced, *, dtype: int | None = None, seed: float | None = None) -> Traced:
+def bernoulli(
+    site: Site, x: Traced, *, dtype: int | None = None, seed: float | None = None
+) -> Traced:
     """True with the probability that each element is."""
     drawn = site.emit(RandomUniform(x.shape, x.dtype, 0.0, 1.0, _seed(site, seed)))
     return cast(less(drawn, x), x.dtype if dtype is None else element_type(dtype))

@@ -70,6 +70,9 @@ from treadle.ops.trigonometric import (
     Tanh,
 )
 
+# The largest f32, which ONNX takes for no limit.
+LARGEST = 3.4028234663852886e38
+
 
 def _unary(operator: str, op: Op) -> Converter:
     def convert(x: Traced) -> Traced:
@@ -78,18 +81,25 @@ def _unary(operator: str, op: Op) -> Converter:
     return converter(operator)(convert)
 
 
-def _binary(operator: str, op: Op) -> tuple[Converter, ...]:
+def _binary(operator: str, op: Op) -> Converter:
     def convert(a: Traced, b: Traced) -> Traced:
         return op(a, b)
 
-    def old(a: Traced, b: Traced, *, broadcast: int = 0, axis: int | None = None) -> Traced:
+    return converter(operator, since=7)(convert)
+
+
+def _aligned(operator: str, op: Op) -> Converter:
+    """Before opset 7 operands broadcast only when asked to."""
+
+    def convert(a: Traced, b: Traced, *, broadcast: int = 0, axis: int | None = None) -> Traced:
         return op(a, aligned(a, b, axis) if broadcast else b)
 
-    return converter(operator, since=7)(convert), converter(operator)(old)
+    return converter(operator)(convert)
 
 
 def aligned(a: Traced, b: Traced, axis: int | None) -> Traced:
-    """``b`` with ones behind, so that its first axis stands at ``axis`` of ``a``: broadcasting before opset 7."""
+    """``b`` with ones behind, so that its first axis stands at ``axis`` of ``a``: broadcasting
+    before opset 7."""
     if axis is None:
         return b
     from_front = axis + a.ndim if axis < 0 else axis
@@ -101,6 +111,12 @@ def aligned(a: Traced, b: Traced, axis: int | None) -> Traced:
 def divide(a: Traced, b: Traced) -> Traced:
     """Integers: towards zero."""
     return (Div() if a.dtype.is_float else TruncDiv())(a, b)
+
+
+@converter("Div")
+def divide_old(a: Traced, b: Traced, *, broadcast: int = 0, axis: int | None = None) -> Traced:
+    """As before opset 7."""
+    return (Div() if a.dtype.is_float else TruncDiv())(a, aligned(a, b, axis) if broadcast else b)
 
 
 @converter("Mod", since=10)
@@ -116,6 +132,12 @@ def power(a: Traced, b: Traced) -> Traced:
         return Pow()(a, cast(b, a.dtype))
     wide = f64 if a.dtype.bits > 16 else f32
     return cast(Pow()(cast(a, wide), cast(b, wide)), a.dtype)
+
+
+@converter("Pow")
+def power_old(a: Traced, b: Traced, *, broadcast: int = 0, axis: int | None = None) -> Traced:
+    """As before opset 7."""
+    return Pow()(a, aligned(a, b, axis) if broadcast else b)
 
 
 def _variadic(operator: str, op: Op) -> Converter:
@@ -187,7 +209,7 @@ def _scalar(x: Traced, limit: Operand) -> Traced:
 
 
 @converter("Clip", since=6)
-def clip_to_attributes(x: Traced, *, min: float | None = None, max: float | None = None) -> Traced:  # noqa: A002
+def clip_to_attributes(x: Traced, *, min: float = -LARGEST, max: float = LARGEST) -> Traced:  # noqa: A002
     """The limits are attributes."""
     return Clip(min, max)(x)
 
@@ -210,44 +232,31 @@ def identity(x: Operand) -> Operand:
     return x
 
 
-ARITHMETIC = (
-    *_binary("Add", Add()),
-    *_binary("Sub", Sub()),
-    *_binary("Mul", Mul()),
-    divide,
-    mod,
-    power,
-    _variadic("Max", Maximum()),
-    _variadic("Min", Minimum()),
-    _variadic("Sum", Add()),
-    mean,
+_BROADCAST: dict[str, Op] = {
+    "Add": Add(),
+    "Sub": Sub(),
+    "Mul": Mul(),
+    "Equal": Equal(),
+    "Greater": Greater(),
+    "Less": Less(),
+    "And": LogicalAnd(),
+    "Or": LogicalOr(),
+    "Xor": LogicalXor(),
+}
+_NEWER: dict[str, Op] = {
+    "GreaterOrEqual": GreaterEqual(),
+    "LessOrEqual": LessEqual(),
+    "BitwiseAnd": BitwiseAnd(),
+    "BitwiseOr": BitwiseOr(),
+    "BitwiseXor": BitwiseXor(),
+}
+BINARY = (
+    *(_binary(name, op) for name, op in {**_BROADCAST, **_NEWER}.items()),
+    *(_aligned(name, op) for name, op in _BROADCAST.items()),
+    *(divide, divide_old, mod, power, power_old, choose, bit_shift),
 )
-COMPARISON = (
-    *(
-        c
-        for name, op in (("Equal", Equal()), ("Greater", Greater()), ("Less", Less()))
-        for c in _binary(name, op)
-    ),
-    *_binary("GreaterOrEqual", GreaterEqual()),
-    *_binary("LessOrEqual", LessEqual()),
-    choose,
-    is_inf,
-    _unary("IsNaN", IsNan()),
-)
-LOGIC = (
-    *(
-        c
-        for name, op in (("And", LogicalAnd()), ("Or", LogicalOr()), ("Xor", LogicalXor()))
-        for c in _binary(name, op)
-    ),
-    _unary("Not", LogicalNot()),
-    *_binary("BitwiseAnd", BitwiseAnd()),
-    *_binary("BitwiseOr", BitwiseOr()),
-    *_binary("BitwiseXor", BitwiseXor()),
-    _unary("BitwiseNot", BitwiseNot()),
-    bit_shift,
-)
-FUNCTIONS = tuple(
+VARIADIC = (_variadic("Max", Maximum()), _variadic("Min", Minimum()), _variadic("Sum", Add()), mean)
+UNARY = tuple(
     _unary(type(op).__name__, op)
     for op in (
         *(
@@ -265,9 +274,25 @@ FUNCTIONS = tuple(
             Exp(),
             Floor(),
         ),
-        *(Log(), Neg(), Reciprocal(), Round(), Sign(), Sin(), Sinh(), Sqrt(), Tan(), Tanh()),
+        *(
+            Log(),
+            Neg(),
+            Reciprocal(),
+            Round(),
+            Sign(),
+            Sin(),
+            Sinh(),
+            Sqrt(),
+            Tan(),
+            Tanh(),
+            BitwiseNot(),
+        ),
     )
 )
 CONVERTERS = (
-    *ARITHMETIC, *COMPARISON, *LOGIC, *FUNCTIONS, clip, clip_to_attributes, cast_to, cast_like, identity,
-)  # fmt: skip
+    *BINARY,
+    *VARIADIC,
+    *UNARY,
+    *(_unary("Not", LogicalNot()), _unary("IsNaN", IsNan()), is_inf),
+    *(clip, clip_to_attributes, cast_to, cast_like, identity),
+)

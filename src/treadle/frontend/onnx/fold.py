@@ -1,4 +1,5 @@
-"""Shapes as values: the operators that exporters compute shapes with, on expressions over symbolic dimensions."""
+"""Shapes as values: the operators that exporters compute shapes with, on expressions over symbolic
+dimensions."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -17,7 +18,8 @@ Fold = Callable[[Sequence[Known | None], Attributes], Known | tuple[Known, ...] 
 def fold_symbolic(
     operator: str, operands: Sequence[Known | None], attributes: Attributes
 ) -> tuple[Known, ...] | None:
-    """The results of a node on known operands among which are symbols; ``None`` if this is none of the operators here."""
+    """The results of a node on known operands among which are symbols; ``None`` if this is none of
+    the operators here."""
     folder = _FOLDS.get(operator)
     if folder is None or not operands or operands[0] is None:
         return None

@@ -21,11 +21,15 @@ def _scaled(size: Expr, scale: float) -> Expr:
     if scale and 1 / scale == int(1 / scale):
         return simplify(size // int(1 / scale))
     raise ModelImportError(
-        "E0607", f"{scale} times the symbolic size {size} is no dimension", help="give the model fixed spatial dimensions"
+        "E0607",
+        f"{scale} times the symbolic size {size} is no dimension",
+        help="give the model fixed spatial dimensions",
     )
 
 
-def _policy(x: Traced, axes: list[int], sizes: list[int], policy: str) -> tuple[list[float], list[int]]:
+def _policy(
+    x: Traced, axes: list[int], sizes: list[int], policy: str
+) -> tuple[list[float], list[int]]:
     """Scales and sizes under a policy that keeps the proportions."""
     old = known_ints([x.shape[a] for a in axes], "a size that keeps the proportions")
     ratios = [new / n for new, n in zip(sizes, old, strict=True)]
@@ -109,12 +113,23 @@ def upsample_attribute(x: Traced, *, scales: tuple[float, ...], mode: str = "nea
     return Resize(shape, tuple(scales), mode, "asymmetric", "floor")(x)
 
 
-_MODES = {"bilinear": "linear", "linear": "linear", "nearest": "nearest", "bicubic": "cubic", "cubic": "cubic"}
+_MODES = {
+    "bilinear": "linear",
+    "linear": "linear",
+    "nearest": "nearest",
+    "bicubic": "cubic",
+    "cubic": "cubic",
+}
 
 
 @converter("GridSample", since=16)
 def grid_sample(
-    x: Traced, grid: Traced, *, align_corners: int = 0, mode: str = "linear", padding_mode: str = "zeros"
+    x: Traced,
+    grid: Traced,
+    *,
+    align_corners: int = 0,
+    mode: str = "linear",
+    padding_mode: str = "zeros",
 ) -> Traced:
     """Samples at the places of a grid."""
     return GridSample(_MODES[mode], padding_mode, bool(align_corners))(x, grid)

@@ -29,6 +29,9 @@ from treadle.ir.types import TensorType
 # Larger results are left to the compiled program (elements).
 FOLD_LIMIT = 4096
 
+# Attributes of ONNX's first versions that say how to compute, not what.
+HINTS = frozenset({"consumed_inputs"})
+
 
 @dataclass(frozen=True, eq=False)
 class Scope:
@@ -103,7 +106,7 @@ class Importer:
             kind = declared.type.WhichOneof("value") or "value of no type"
             raise ModelImportError(
                 "E0604",
-                f"the input '{declared.name}' is a {kind.removesuffix('_type')}, and only tensors are supported",
+                f"the input '{declared.name}' is a {kind.removesuffix('_type')}, not a tensor",
                 place=self.source,
                 help="cut the model behind it",
             )
@@ -195,7 +198,7 @@ class Importer:
         converter = self.catalogue.find(node.domain, node.op_type, version)
         if converter is None:
             return self._standard(node, operands, region, scope)
-        attributes = {a.name: self._attribute(a) for a in node.attribute}
+        attributes = {a.name: self._attribute(a) for a in node.attribute if a.name not in HINTS}
         wanted = tuple(bool(o) for o in node.output)
         site = Site(region, version, wanted, str(region.builder.span), self._runner(scope))
         if not any(subgraphs(node)):
@@ -270,7 +273,8 @@ class Importer:
         operands: Sequence[Operand | None],
         attributes: Mapping[str, Any],
     ) -> Sequence[Operand | None] | None:
-        """The results of a node whose operands are all known, as far as they are small; else ``None``."""
+        """The results of a node whose operands are all known, as far as they are small; else
+        ``None``."""
         known = [o.known if o is not None else None for o in operands]
         if not operands or any(o is not None and o.known is None for o in operands):
             return None

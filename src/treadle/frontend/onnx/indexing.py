@@ -43,7 +43,9 @@ def gather_nd(x: Traced, indices: Traced, *, batch_dims: int = 0) -> Traced:
 
 
 @converter("ScatterElements", since=11)
-def scatter_elements(x: Traced, indices: Traced, updates: Traced, *, axis: int = 0, reduction: str = "none") -> Traced:
+def scatter_elements(
+    x: Traced, indices: Traced, updates: Traced, *, axis: int = 0, reduction: str = "none"
+) -> Traced:
     """Elements put at positions along one axis."""
     if x.dtype.is_bool and reduction != "none":
         found = ScatterElements(axis, reduction)(cast(x, i32), indices, cast(updates, i32))  # type: ignore[arg-type]
@@ -65,7 +67,8 @@ def scatter_nd(x: Traced, indices: Traced, updates: Traced, *, reduction: str = 
 
 @converter("OneHot", since=9)
 def one_hot(indices: Traced, depth: Known, values: Traced, *, axis: int = -1) -> Traced:
-    """The second value at the index along a new axis, the first elsewhere; negative indices count from the end."""
+    """The second value at the index along a new axis, the first elsewhere; negative indices count
+    from the end."""
     size = depth.expr() if not depth.dtype.is_float else as_expr(int(depth.item()))
     rank = indices.ndim + 1
     k = axis_of(axis, rank)
@@ -77,7 +80,14 @@ def one_hot(indices: Traced, depth: Known, values: Traced, *, axis: int = -1) ->
 
 
 @converter("TopK", since=10)
-def top_k(x: Traced, k: Known, *, axis: int = -1, largest: int = 1, sorted: int = 1) -> tuple[Traced, ...]:  # noqa: A002
+def top_k(
+    x: Traced,
+    k: Known,
+    *,
+    axis: int = -1,
+    largest: int = 1,
+    sorted: int = 1,  # noqa: A002  (ONNX's name)
+) -> tuple[Traced, ...]:
     """The k best elements and where they stand."""
     return x.builder.emit_all(TopK(k.expr(), axis, bool(largest), bool(sorted)), x)
 
@@ -90,7 +100,12 @@ def top_k_attribute(x: Traced, *, k: int, axis: int = -1) -> tuple[Traced, ...]:
 
 @converter("TensorScatter", since=24)
 def tensor_scatter(
-    past: Traced, update: Traced, starts: Traced | None = None, *, axis: int = -2, mode: str = "linear"
+    past: Traced,
+    update: Traced,
+    starts: Traced | None = None,
+    *,
+    axis: int = -2,
+    mode: str = "linear",
 ) -> Traced:
     """``update`` written into a cache along ``axis``, from each sample's start on."""
     k = axis_of(axis, past.ndim)
@@ -103,6 +118,16 @@ def tensor_scatter(
 
 
 CONVERTERS = (
-    *(gather, gather_elements, gather_nd, scatter_elements, scatter, scatter_nd, one_hot, top_k, top_k_attribute),
+    *(
+        gather,
+        gather_elements,
+        gather_nd,
+        scatter_elements,
+        scatter,
+        scatter_nd,
+        one_hot,
+        top_k,
+        top_k_attribute,
+    ),
     tensor_scatter,
 )

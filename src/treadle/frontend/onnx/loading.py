@@ -62,8 +62,8 @@ def array_of(tensor: TensorProto, folder: Path | None) -> np.ndarray:
     """The array of an initializer or attribute.
 
     Raises:
-        ModelImportError: E0604 for element types that the house has not, E0613 when external data are missing or short,
-            E0612 when the data do not fit the shape.
+        ModelImportError: E0604 for element types that the house has not, E0613 when external data
+            are missing or short, E0612 when the data do not fit the shape.
     """
     element_type(tensor.data_type)
     if uses_external_data(tensor):

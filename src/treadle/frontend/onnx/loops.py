@@ -19,18 +19,26 @@ from treadle.ops.index import Gather, ScatterNd
 # With at most as many steps a loop is written out.
 UNROLLED = 32
 
-# Given a region, the number of the iteration and the state: whether to go on (None: always), and the next state.
+# Given a region, the number of the iteration and the state: whether to go on (None: always), and
+# the next state.
 Body = Callable[[Region, Traced, list[Traced]], tuple[Traced | None, list[Traced]]]
-# Given a region, the state and a slice of each sequence: the next state, and what the results have at this step.
+# Given a region, the state and a slice of each sequence: the next state, and what the results have
+# at this step.
 Step = Callable[[Region, list[Traced], list[Traced]], tuple[list[Traced], list[Traced]]]
 
 
 def check_same(before: TensorType, after: TensorType, what: str) -> None:
     """E0606 unless two types are equal."""
     same = before.dtype == after.dtype and before.ndim == after.ndim
-    if not same or before.shape is None or after.shape is None or not same_dims(before.dims, after.dims):
+    if (
+        not same
+        or before.shape is None
+        or after.shape is None
+        or not same_dims(before.dims, after.dims)
+    ):
         raise ModelImportError(
-            "E0606", f"{what} changes its type from {before} to {after}",
+            "E0606",
+            f"{what} changes its type from {before} to {after}",
             help="a value that control flow carries must keep its shape",
         )
 
@@ -38,7 +46,8 @@ def check_same(before: TensorType, after: TensorType, what: str) -> None:
 def repeat(
     region: Region, limit: Traced | None, start: Traced | None, states: Sequence[Traced], body: Body
 ) -> list[Traced]:
-    """The state after a loop that ends after ``limit`` iterations, or when ``start`` or the body says so.
+    """The state after a loop that ends after ``limit`` iterations, or when ``start`` or the body
+    says so.
 
     Raises:
         ModelImportError: E0606 when the body changes the type of the state.
@@ -64,7 +73,9 @@ def repeat(
     inner.close(further, again, *following)
     condition.close(goes_on)
     op = WhileLoop(condition.builder.name, inner.builder.name, len(types), tuple(types))
-    results = region.builder.emit_all(op, zero, go, *states, *region.operands_of(inner), names=names)
+    results = region.builder.emit_all(
+        op, zero, go, *states, *region.operands_of(inner), names=names
+    )
     return list(results[2:])
 
 

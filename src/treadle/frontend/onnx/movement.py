@@ -14,7 +14,6 @@ from treadle.frontend.onnx.compose import (
     cut,
     dims_product,
     expand,
-
     less,
     permute,
     reshape,
@@ -68,7 +67,7 @@ def reshape_to(x: Traced, shape: Known, *, allowzero: int = 0) -> Traced:
 
 
 @converter("Reshape")
-def reshape_to_attribute(x: Traced, *, shape: tuple[int, ...]) -> Traced:
+def reshape_to_attribute(x: Traced, *, shape: tuple[int, ...] = ()) -> Traced:
     """To a shape in an attribute."""
     return reshape(x, *reshaped_dims(x.shape, [as_expr(d) for d in shape], False))
 
@@ -164,7 +163,14 @@ def _even(size: Expr, count: int) -> list[Expr]:
 
 
 @converter("Split", since=13)
-def split(site: Site, x: Traced, sizes: Known | None = None, *, axis: int = 0, num_outputs: int | None = None) -> tuple[Traced, ...]:
+def split(
+    site: Site,
+    x: Traced,
+    sizes: Known | None = None,
+    *,
+    axis: int = 0,
+    num_outputs: int | None = None,
+) -> tuple[Traced, ...]:
     """Parts of given sizes, or as many as there are results."""
     k = axis_of(axis, x.ndim)
     count = num_outputs or len(site.wanted)
@@ -172,10 +178,14 @@ def split(site: Site, x: Traced, sizes: Known | None = None, *, axis: int = 0, n
 
 
 @converter("Split", since=2)
-def split_attribute(site: Site, x: Traced, *, axis: int = 0, split: tuple[int, ...] | None = None) -> tuple[Traced, ...]:
+def split_attribute(
+    site: Site, x: Traced, *, axis: int = 0, split: tuple[int, ...] | None = None
+) -> tuple[Traced, ...]:
     """Parts of given sizes."""
     k = axis_of(axis, x.ndim)
-    return split_at(x, k, [as_expr(s) for s in split] if split else _even(x.shape[k], len(site.wanted)))
+    return split_at(
+        x, k, [as_expr(s) for s in split] if split else _even(x.shape[k], len(site.wanted))
+    )
 
 
 def _bound(value: Expr, size: Expr, low: int, high: Expr) -> Expr:
@@ -189,7 +199,9 @@ def _bound(value: Expr, size: Expr, low: int, high: Expr) -> Expr:
             return high
         # Counted from the end, or far before the beginning.
         moved = size + number if number < 0 else value
-        return as_expr(low) if number <= -(1 << 31) else simplify(minimum(maximum(moved, low), high))
+        return (
+            as_expr(low) if number <= -(1 << 31) else simplify(minimum(maximum(moved, low), high))
+        )
     moved = select(value < 0, value + size, value)
     return simplify(minimum(maximum(moved, low), high))
 
@@ -227,19 +239,29 @@ def slice_by_inputs(
 
 
 @converter("Slice")
-def slice_by_attributes(x: Traced, *, starts: tuple[int, ...], ends: tuple[int, ...], axes: tuple[int, ...] | None = None) -> Traced:
+def slice_by_attributes(
+    x: Traced,
+    *,
+    starts: tuple[int, ...],
+    ends: tuple[int, ...],
+    axes: tuple[int, ...] | None = None,
+) -> Traced:
     """Slices along some axes."""
     for axis, start, stop in zip(axes or range(len(starts)), starts, ends, strict=True):
         x = sliced(x, axis_of(axis, x.ndim), as_expr(start), as_expr(stop), 1)
     return x
 
 
-def _padded(x: Traced, pads: Sequence[Expr], axes: Sequence[int], mode: str, value: Operand | float) -> Traced:
+def _padded(
+    x: Traced, pads: Sequence[Expr], axes: Sequence[int], mode: str, value: Operand | float
+) -> Traced:
     pairs: list[tuple[Expr, Expr]] = [(as_expr(0), as_expr(0))] * x.ndim
     for k, axis in enumerate(axes):
         pairs[axis_of(axis, x.ndim)] = (pads[k], pads[k + len(axes)])
     if mode != "constant":
-        return Pad(tuple(pairs), "wrap" if mode == "wrap" else "edge" if mode == "edge" else "reflect")(x)
+        return Pad(
+            tuple(pairs), "wrap" if mode == "wrap" else "edge" if mode == "edge" else "reflect"
+        )(x)
     if not isinstance(value, Operand):
         return Pad(tuple(pairs), "constant", value)(x)
     if value.known is not None:
@@ -257,7 +279,12 @@ def _padded_by(x: Traced, pairs: tuple[tuple[Expr, Expr], ...], value: Traced | 
 
 @converter("Pad", since=11)
 def pad(
-    x: Traced, pads: Known, value: Operand | None = None, axes: Known | None = None, *, mode: str = "constant"
+    x: Traced,
+    pads: Known,
+    value: Operand | None = None,
+    axes: Known | None = None,
+    *,
+    mode: str = "constant",
 ) -> Traced:
     """Pads of all axes, or of some (from opset 18 on)."""
     named = range(x.ndim) if axes is None else axes.ints()
@@ -265,7 +292,9 @@ def pad(
 
 
 @converter("Pad", since=2)
-def pad_by_attributes(x: Traced, *, pads: tuple[int, ...], mode: str = "constant", value: float = 0.0) -> Traced:
+def pad_by_attributes(
+    x: Traced, *, pads: tuple[int, ...], mode: str = "constant", value: float = 0.0
+) -> Traced:
     """Pads of all axes."""
     return _padded(x, [as_expr(p) for p in pads], range(x.ndim), mode, value)
 
@@ -305,7 +334,9 @@ def space_to_depth(x: Traced, *, blocksize: int, mode: str = "DCR") -> Traced:
 
 
 @converter("ReverseSequence", since=10)
-def reverse_sequence(x: Traced, lengths: Traced, *, batch_axis: int = 1, time_axis: int = 0) -> Traced:
+def reverse_sequence(
+    x: Traced, lengths: Traced, *, batch_axis: int = 1, time_axis: int = 0
+) -> Traced:
     """The first ``lengths[b]`` steps of each sequence in reverse order."""
     steps = along_axis(counted(x, x.shape[time_axis]), time_axis, x.ndim)
     limits = along_axis(cast(lengths, i64), batch_axis, x.ndim)
@@ -332,7 +363,25 @@ def center_crop_pad(x: Traced, shape: Known, *, axes: tuple[int, ...] | None = N
 
 
 CONVERTERS = (
-    *(reshape_to, reshape_to_attribute, flatten, squeeze, squeeze_attribute, unsqueeze, unsqueeze_attribute, transpose),
-    *(expand_to, concat_all, split, split_attribute, slice_by_inputs, slice_by_attributes, pad, pad_by_attributes),
+    *(
+        reshape_to,
+        reshape_to_attribute,
+        flatten,
+        squeeze,
+        squeeze_attribute,
+        unsqueeze,
+        unsqueeze_attribute,
+        transpose,
+    ),
+    *(
+        expand_to,
+        concat_all,
+        split,
+        split_attribute,
+        slice_by_inputs,
+        slice_by_attributes,
+        pad,
+        pad_by_attributes,
+    ),
     *(tile, trilu, depth_to_space, space_to_depth, reverse_sequence, center_crop_pad),
 )

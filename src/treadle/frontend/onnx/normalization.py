@@ -45,7 +45,8 @@ def batch_normalization(
     momentum: float = 0.9,
     training_mode: int = 0,
 ) -> tuple[Traced, ...]:
-    """By given statistics; in training by those of the batch, with their running averages as further results."""
+    """By given statistics; in training by those of the batch, with their running averages as
+    further results."""
     if not training_mode:
         inner = cast(x, scale.dtype)
         statistics = (cast(v, scale.dtype) for v in (bias, mean, variance))
@@ -72,7 +73,6 @@ def batch_normalization_old(
     momentum: float = 0.9,
     spatial: int = 1,
     is_test: int = 1,
-    consumed_inputs: tuple[int, ...] = (),
 ) -> Traced:
     """By given statistics, as before opset 14."""
     return BatchNorm(epsilon)(x, scale, bias, mean, variance)
@@ -80,7 +80,7 @@ def batch_normalization_old(
 
 @converter("InstanceNormalization")
 def instance_normalization(
-    x: Traced, scale: Traced, bias: Traced, *, epsilon: float = 1e-5, consumed_inputs: tuple[int, ...] = ()
+    x: Traced, scale: Traced, bias: Traced, *, epsilon: float = 1e-5
 ) -> Traced:
     """Every channel of every sample by itself."""
     return InstanceNorm(epsilon)(x, scale, bias)
@@ -88,13 +88,21 @@ def instance_normalization(
 
 @converter("GroupNormalization", since=18)
 def group_normalization(
-    x: Traced, scale: Traced, bias: Traced, *, num_groups: int, epsilon: float = 1e-5, stash_type: int = FLOAT
+    x: Traced,
+    scale: Traced,
+    bias: Traced,
+    *,
+    num_groups: int,
+    epsilon: float = 1e-5,
+    stash_type: int = FLOAT,
 ) -> Traced:
     """Groups of channels; before opset 21 scale and bias had one number for each group."""
     if same_dims(scale.shape, x.shape[1:2]):
         return GroupNorm(num_groups, epsilon)(x, scale, bias)
     plain = GroupNorm(num_groups, epsilon)(x)
-    groups = reshape(plain, x.shape[0], num_groups, simplify(dims_product(x.shape[1:]) // num_groups))
+    groups = reshape(
+        plain, x.shape[0], num_groups, simplify(dims_product(x.shape[1:]) // num_groups)
+    )
     moved = add(mul(groups, reshape(scale, num_groups, 1)), reshape(bias, num_groups, 1))
     return reshape(moved, *x.shape)
 
@@ -112,7 +120,9 @@ def layer_normalization(
 ) -> tuple[Traced, ...]:
     """Over the last axes; mean and inverse deviation as further results."""
     first = axis_of(axis, x.ndim)
-    fits = same_dims(scale.shape, x.shape[first:]) and (bias is None or same_dims(bias.shape, x.shape[first:]))
+    fits = same_dims(scale.shape, x.shape[first:]) and (
+        bias is None or same_dims(bias.shape, x.shape[first:])
+    )
     if fits:
         result = LayerNorm(first, epsilon)(x, scale, *([] if bias is None else [bias]))
     else:
@@ -139,7 +149,9 @@ def rms_normalization(
 
 
 @converter("LRN")
-def lrn(x: Traced, *, size: int, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0) -> Traced:
+def lrn(
+    x: Traced, *, size: int, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0
+) -> Traced:
     """By the squares of neighbouring channels."""
     return Lrn(size, alpha, beta, bias)(x)
 
@@ -149,7 +161,11 @@ def lp_normalization(x: Traced, *, axis: int = -1, p: int = 2) -> Traced:
     """Divided by the p-norm along an axis; zero where that is."""
     k = axis_of(axis, x.ndim)
     wide = widened(x)
-    size = Sqrt()(total(Square()(wide), k, keepdims=True)) if p == 2 else total(Abs()(wide), k, keepdims=True)
+    size = (
+        Sqrt()(total(Square()(wide), k, keepdims=True))
+        if p == 2
+        else total(Abs()(wide), k, keepdims=True)
+    )
     empty = equal(size, 0)
     return cast(where(empty, 0, div(wide, where(empty, 1, size))), x.dtype)
 
@@ -165,14 +181,22 @@ def mean_variance_normalization(x: Traced, *, axes: tuple[int, ...] = (0, 2, 3))
 
 @converter("Dropout", since=12)
 def dropout(
-    site: Site, x: Traced, ratio: Known | None = None, training_mode: Known | None = None, *, seed: int | None = None
+    site: Site,
+    x: Traced,
+    ratio: Known | None = None,
+    training_mode: Known | None = None,
+    *,
+    seed: int | None = None,
 ) -> tuple[Traced, ...]:
-    """Nothing at inference; in training, elements drawn by a seed become zero and the rest grows."""
+    """Nothing at inference; in training, elements drawn by a seed become zero and the rest
+    grows."""
     share = 0.5 if ratio is None else ratio.item()
     if training_mode is None or not training_mode.item() or share == 0.0:
         return (x, full(x, x.shape, True, boolean)) if site.wants(1) else (x,)
     if not 0.0 <= share < 1.0:
-        raise ModelImportError("E0605", f"the ratio of a dropout is {share}", help="it must lie in [0, 1)")
+        raise ModelImportError(
+            "E0605", f"the ratio of a dropout is {share}", help="it must lie in [0, 1)"
+        )
     drawn = site.emit(RandomUniform(x.shape, f32, 0.0, 1.0, seed or len(site.builder.body) + 1))
     kept = greater_equal(drawn, share)
     return where(kept, mul(x, 1.0 / (1.0 - share)), 0), kept
@@ -185,7 +209,6 @@ def dropout_old(
     *,
     ratio: float = 0.5,
     is_test: int = 1,
-    consumed_inputs: tuple[int, ...] = (),
 ) -> tuple[Traced, ...]:
     """Nothing, as before opset 12."""
     return (x, full(x, x.shape, True, boolean)) if site.wants(1) else (x,)

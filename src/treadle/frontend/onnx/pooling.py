@@ -1,5 +1,6 @@
 """Pools."""
 
+from treadle.expr.dtype import i64
 from treadle.expr.scalar import Expr
 from treadle.expr.simplify import simplify
 from treadle.frontend.onnx.compose import add, along_axis, counted, mul
@@ -14,11 +15,15 @@ from treadle.ops.binary import FloorDiv, Mod
 from treadle.ops.broadcast import Sum
 from treadle.ops.elementwise import Abs, Sqrt
 from treadle.ops.power import Pow
-from treadle.expr.dtype import i64
 
 
 def _window(
-    x: Traced, kernel: Ints, strides: Ints | None, dilations: Ints | None, pads: Ints | None, auto_pad: str
+    x: Traced,
+    kernel: Ints,
+    strides: Ints | None,
+    dilations: Ints | None,
+    pads: Ints | None,
+    auto_pad: str,
 ) -> Window:
     return window_of(x.shape[2:], kernel, strides, dilations, pads, auto_pad)
 
@@ -46,12 +51,15 @@ def max_pool(
 
 
 def _whole_indices(x: Traced, flat: Traced, column_major: bool) -> Traced:
-    """Indices over the spatial axes as indices over the whole tensor; in column-major order, if asked."""
+    """Indices over the spatial axes as indices over the whole tensor; in column-major order, if
+    asked."""
     size = product(x.shape[2:])
     if column_major:
         flat = _column_major(x, flat)
     rank = x.ndim
-    batch = mul(along_axis(counted(x, x.shape[0]), 0, rank), _number(x, simplify(x.shape[1] * size)))
+    batch = mul(
+        along_axis(counted(x, x.shape[0]), 0, rank), _number(x, simplify(x.shape[1] * size))
+    )
     channel = mul(along_axis(counted(x, x.shape[1]), 1, rank), _number(x, size))
     return add(add(flat, batch), channel)
 
@@ -89,7 +97,9 @@ def average_pool(
 ) -> Traced:
     """The average of each window."""
     w = _window(x, kernel_shape, strides, dilations, pads, auto_pad)
-    return AvgPool(w.kernel, w.stride, w.pads, bool(ceil_mode), bool(count_include_pad), w.dilation)(x)
+    return AvgPool(
+        w.kernel, w.stride, w.pads, bool(ceil_mode), bool(count_include_pad), w.dilation
+    )(x)
 
 
 @converter("LpPool", since=2)
@@ -143,12 +153,14 @@ def max_unpool(
     pads: Ints | None = None,
     strides: Ints | None = None,
 ) -> Traced:
-    """Elements put back where MaxPool found them; indices count over a tensor of the size that the window implies."""
+    """Elements put back where MaxPool found them; indices count over a tensor of the size that the
+    window implies."""
     rank = x.ndim - 2
     flat = pads or (0,) * (2 * rank)
     stride = strides or (1,) * rank
     natural = [
-        simplify((d - 1) * stride[k] + kernel_shape[k] - flat[k] - flat[k + rank]) for k, d in enumerate(x.shape[2:])
+        simplify((d - 1) * stride[k] + kernel_shape[k] - flat[k] - flat[k + rank])
+        for k, d in enumerate(x.shape[2:])
     ]
     inner = Mod()(indices, _number(x, product(natural)))
     if shape is None:
@@ -170,5 +182,13 @@ def _moved(x: Traced, flat: Traced, before: list[Expr], after: tuple[Expr, ...])
 
 
 CONVERTERS = (
-    *(max_pool, average_pool, lp_pool, global_average_pool, global_max_pool, global_lp_pool, max_unpool),
+    *(
+        max_pool,
+        average_pool,
+        lp_pool,
+        global_average_pool,
+        global_max_pool,
+        global_lp_pool,
+        max_unpool,
+    ),
 )

@@ -17,8 +17,8 @@ from treadle.frontend.onnx.compose import (
     reshape,
     sub,
 )
-from treadle.frontend.onnx.convolution import centered, convolved
 from treadle.frontend.onnx.converter import converter
+from treadle.frontend.onnx.convolution import centered, convolved
 from treadle.frontend.onnx.window import Ints
 from treadle.ir.graph_builder import Traced
 from treadle.ops import Max, Min
@@ -33,18 +33,26 @@ def limits(dtype: DType) -> tuple[int, int]:
 
 
 def spread(v: Traced, x: Traced, axis: int, block: int) -> Traced:
-    """A scale or zero point shaped as ``x``: one for all, one for each slice along an axis, or one for each block."""
+    """A scale or zero point shaped as ``x``: one for all, one for each slice along an axis, or one
+    for each block."""
     if v.ndim == 0 or (v.ndim == 1 and int_value(v.shape[0]) == 1 and x.ndim != 1):
         return reshape(v)
     k = axis_of(axis, x.ndim)
     if not block:
-        return reshape(v, *[v.shape[0] if a == k else 1 for a in range(x.ndim)]) if v.ndim == 1 else v
-    repeated = expand(reshape(v, *v.shape[: k + 1], 1, *v.shape[k + 1 :]), (*v.shape[: k + 1], block, *v.shape[k + 1 :]))
+        return (
+            reshape(v, *[v.shape[0] if a == k else 1 for a in range(x.ndim)]) if v.ndim == 1 else v
+        )
+    repeated = expand(
+        reshape(v, *v.shape[: k + 1], 1, *v.shape[k + 1 :]),
+        (*v.shape[: k + 1], block, *v.shape[k + 1 :]),
+    )
     merged = reshape(repeated, *v.shape[:k], v.shape[k] * block, *v.shape[k + 1 :])
     return cut(merged, k, as_expr(0), x.shape[k])
 
 
-def quantized(x: Traced, scale: Traced, zero: Traced | None, dtype: DType, axis: int = 1, block: int = 0) -> Traced:
+def quantized(
+    x: Traced, scale: Traced, zero: Traced | None, dtype: DType, axis: int = 1, block: int = 0
+) -> Traced:
     """round(x / scale) + zero, limited to the dtype."""
     ratio = cast(div(x, cast(spread(scale, x, axis, block), x.dtype)), f32)
     rounded = Round()(ratio)
@@ -103,8 +111,11 @@ def dynamic_quantize_linear(x: Traced) -> tuple[Traced, ...]:
 
 
 @converter("MatMulInteger", since=10)
-def matmul_integer(a: Traced, b: Traced, a_zero: Traced | None = None, b_zero: Traced | None = None) -> Traced:
-    """A product of quantized matrices, summed in i32; zero points per row of a and per column of b."""
+def matmul_integer(
+    a: Traced, b: Traced, a_zero: Traced | None = None, b_zero: Traced | None = None
+) -> Traced:
+    """A product of quantized matrices, summed in i32; zero points per row of a and per column of
+    b."""
     return matmul(_rows(a, a_zero), _columns(b, b_zero))
 
 
@@ -167,7 +178,8 @@ def qlinear_conv(
     pads: Ints | None = None,
     strides: Ints | None = None,
 ) -> Traced:
-    """A convolution of quantized numbers, quantized again; the weight's scale may differ from channel to channel."""
+    """A convolution of quantized numbers, quantized again; the weight's scale may differ from
+    channel to channel."""
     left, right = centered(x, x_zero), centered(w, w_zero)
     summed = cast(convolved(left, right, bias, strides, dilations, pads, auto_pad, group), f32)
     factor = div(mul(_single(x_scale), _single(w_scale)), _single(y_scale))
@@ -179,5 +191,12 @@ def qlinear_conv(
 
 
 CONVERTERS = (
-    *(quantize_linear, dequantize_linear, dynamic_quantize_linear, matmul_integer, qlinear_matmul, qlinear_conv),
+    *(
+        quantize_linear,
+        dequantize_linear,
+        dynamic_quantize_linear,
+        matmul_integer,
+        qlinear_matmul,
+        qlinear_conv,
+    ),
 )

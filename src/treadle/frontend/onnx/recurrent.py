@@ -32,7 +32,16 @@ from treadle.frontend.onnx.loops import scan_over
 from treadle.frontend.onnx.region import Region, Site
 from treadle.ir.graph_builder import Traced
 from treadle.ir.types import tensor
-from treadle.ops.activation import Elu, HardSigmoid, LeakyRelu, Relu, Sigmoid, Softplus, Softsign, ThresholdedRelu
+from treadle.ops.activation import (
+    Elu,
+    HardSigmoid,
+    LeakyRelu,
+    Relu,
+    Sigmoid,
+    Softplus,
+    Softsign,
+    ThresholdedRelu,
+)
 from treadle.ops.index import GatherElements
 from treadle.ops.shape import Flip
 from treadle.ops.trigonometric import Tanh
@@ -61,7 +70,9 @@ def _activation(name: str, alpha: float | None, beta: float | None) -> Activatio
     found = table.get(name.lower())
     if found is None:
         raise ModelImportError(
-            "E0605", f"there is no activation '{name}' of recurrent networks", help=f"one of {', '.join(table)}"
+            "E0605",
+            f"there is no activation '{name}' of recurrent networks",
+            help=f"one of {', '.join(table)}",
         )
     return found
 
@@ -92,7 +103,8 @@ class Layer:
         return self.activations[which](self.limited(x))
 
 
-# Given the layer (its weights as values of the region), the input's part of all gates, and the state: the next state.
+# Given the layer (its weights as values of the region), the input's part of all gates, and the
+# state: the next state.
 Cell = Callable[[Layer, Traced, list[Traced]], list[Traced]]
 
 
@@ -108,7 +120,9 @@ def _rnn_cell(layer: Layer, x: Traced, state: list[Traced]) -> list[Traced]:
 def _gru_cell(after_reset: bool) -> Cell:
     def cell(layer: Layer, x: Traced, state: list[Traced]) -> list[Traced]:
         (h,) = state
-        both = layer.gate(_recurrent(layer, h), 0, 2) if after_reset else _gates_before_reset(layer, h)
+        both = (
+            layer.gate(_recurrent(layer, h), 0, 2) if after_reset else _gates_before_reset(layer, h)
+        )
         gates = layer.apply(0, add(layer.gate(x, 0, 2), both))
         update, reset = layer.gate(gates, 0), layer.gate(gates, 1)
         if after_reset:
@@ -162,7 +176,8 @@ class Attributes:
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """Their operands, time first: x (t, b, i), w (d, g h, i), r (d, g h, h), bias (d, 2 g h), initial (d, b, h)."""
+    """Their operands, time first: x (t, b, i), w (d, g h, i), r (d, g h, h), bias (d, 2 g h),
+    initial (d, b, h)."""
 
     x: Traced
     w: Traced
@@ -187,7 +202,9 @@ def _layer(inputs: Inputs, a: Attributes, d: int, kinds: int) -> Layer:
     gates = inputs.r.shape[1]
     hidden = a.hidden_size or int_value(inputs.r.shape[2])
     if hidden is None:
-        raise ModelImportError("E0607", "the hidden size of a recurrent layer must be known", help="give hidden_size")
+        raise ModelImportError(
+            "E0607", "the hidden size of a recurrent layer must be known", help="give hidden_size"
+        )
     bias = None if inputs.bias is None else pick(inputs.bias, 0, d)
 
     def named(values: Floats | None, k: int) -> float | None:
@@ -195,7 +212,10 @@ def _layer(inputs: Inputs, a: Attributes, d: int, kinds: int) -> Layer:
 
     chosen = range(d * kinds, (d + 1) * kinds)
     return Layer(
-        tuple(_activation(a.activations[k], named(a.activation_alpha, k), named(a.activation_beta, k)) for k in chosen),
+        tuple(
+            _activation(a.activations[k], named(a.activation_alpha, k), named(a.activation_beta, k))
+            for k in chosen
+        ),
         a.clip,
         permute(pick(inputs.w, 0, d), 1, 0),
         permute(pick(inputs.r, 0, d), 1, 0),
@@ -224,7 +244,9 @@ def _one_direction(
         ends = reshape(cast(inputs.lengths, i64), 1, batch, 1)
         sequences.append(less(reshape(counted(x, length), length, 1, 1), ends))
 
-    def step(inner: Region, current: list[Traced], slices: list[Traced]) -> tuple[list[Traced], list[Traced]]:
+    def step(
+        inner: Region, current: list[Traced], slices: list[Traced]
+    ) -> tuple[list[Traced], list[Traced]]:
         following = cell(_brought(inner, layer), slices[0], current)
         if len(slices) == 1:
             return following, [following[0]]
@@ -246,22 +268,39 @@ def _brought(region: Region, layer: Layer) -> Layer:
 
     r = region.bring(layer.r)
     return Layer(
-        layer.activations, layer.clip, layer.w, r, None, bring(layer.r_bias), bring(layer.peepholes), layer.hidden
+        layer.activations,
+        layer.clip,
+        layer.w,
+        r,
+        None,
+        bring(layer.r_bias),
+        bring(layer.peepholes),
+        layer.hidden,
     )
 
 
-def _run(region: Region, inputs: Inputs, a: Attributes, cell: Cell, kinds: int) -> tuple[Traced, ...]:
+def _run(
+    region: Region, inputs: Inputs, a: Attributes, cell: Cell, kinds: int
+) -> tuple[Traced, ...]:
     """Y and the last states in ONNX's layout."""
-    directions = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}[a.direction]
-    found = [_one_direction(region, inputs, a, d, back, cell, kinds) for d, back in enumerate(directions)]
+    directions = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}[
+        a.direction
+    ]
+    found = [
+        _one_direction(region, inputs, a, d, back, cell, kinds) for d, back in enumerate(directions)
+    ]
     rows = concat([insert_axis(y, 1) for y, _ in found], 1)
-    finals = [concat([insert_axis(s[k], 0) for _, s in found], 0) for k in range(len(inputs.initial))]
+    finals = [
+        concat([insert_axis(s[k], 0) for _, s in found], 0) for k in range(len(inputs.initial))
+    ]
     if a.layout:
         return permute(rows, 2, 0, 1, 3), *[permute(f, 1, 0, 2) for f in finals]
     return rows, *finals
 
 
-def _time_first(a: Attributes, x: Traced, initial: Sequence[Traced | None]) -> tuple[Traced, tuple[Traced | None, ...]]:
+def _time_first(
+    a: Attributes, x: Traced, initial: Sequence[Traced | None]
+) -> tuple[Traced, tuple[Traced | None, ...]]:
     if not a.layout:
         return x, tuple(initial)
     return permute(x, 1, 0, 2), tuple(None if v is None else permute(v, 1, 0, 2) for v in initial)

@@ -1,4 +1,5 @@
-"""Functions under construction: where bindings go, and what a nested function takes from the one around it."""
+"""Functions under construction: where bindings go, and what a nested function takes from the one
+around it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from onnx import GraphProto
 from treadle.base.errors import InternalError, ModelImportError
 from treadle.expr.dtype import DType, from_numpy
 from treadle.expr.scalar import Const, Expr, Var, as_expr
-from treadle.frontend.onnx.value import Known, NeedsValue, Operand
+from treadle.frontend.onnx.value import Known, NeedsValue, Operand, no_tensor
 from treadle.ir.graph import Atom, ConstantRef, GraphFunction, Literal, ShapeLiteral, Value
 from treadle.ir.graph_builder import GraphBuilder, Traced
 from treadle.ir.module import Constant
@@ -50,7 +51,8 @@ class Program:
 class Region:
     """One function under construction.
 
-    ``taken`` has, for every value of an enclosing function that this one uses, the value there and the parameter here.
+    ``taken`` has, for every value of an enclosing function that this one uses, the value there and
+    the parameter here.
     """
 
     builder: GraphBuilder
@@ -78,11 +80,12 @@ class Region:
         return inside
 
     def traced(self, operand: Operand, hint: str = "constant") -> Traced:
-        """An operand as a value of this function; one that is only known becomes a constant or is computed."""
+        """An operand as a value of this function; one that is only known becomes a constant or is
+        computed."""
         if operand.traced is not None:
             return self.bring(operand.traced)
         if operand.known is None:
-            raise InternalError("an operand is neither known nor traced")
+            raise no_tensor()
         return self.known(operand.known, hint)
 
     def known(self, value: Known, hint: str = "constant") -> Traced:
@@ -112,14 +115,16 @@ class Region:
         return Region(GraphBuilder(name, self.builder.span), self.program, self)
 
     def take_all(self, others: "Region") -> None:
-        """Add the parameters that a sibling took, in its order, so that both take the same operands after their own."""
+        """Add the parameters that a sibling took, in its order, so that both take the same operands
+        after their own."""
         for atom, (outside, _) in others.taken.items():
             if atom not in self.taken:
                 name = atom.name if isinstance(atom, Value) else "value"
                 self.taken[atom] = (outside, self.builder.input(name, outside.type))
 
     def close(self, *results: Traced) -> None:
-        """Finish the function; its last parameter gives it the symbols of the program, if there are any."""
+        """Finish the function; its last parameter gives it the symbols of the program, if there are
+        any."""
         symbols = tuple(self.program.symbols.values())
         if symbols:
             shape = ShapeLiteral(symbols)
@@ -136,7 +141,8 @@ class Region:
 
 @dataclass(frozen=True, eq=False)
 class Site:
-    """Where a node is converted: the function that its operations go to, and what the node says of itself.
+    """Where a node is converted: the function that its operations go to, and what the node says of
+    itself.
 
     ``wanted`` tells which results something uses; ``version`` is the opset of the node's domain.
     """

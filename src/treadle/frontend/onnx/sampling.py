@@ -13,8 +13,6 @@ from treadle.frontend.onnx.compose import (
     both,
     cast,
     counted,
-
-
     expand,
     greater_equal,
     less,
@@ -23,7 +21,6 @@ from treadle.frontend.onnx.compose import (
     maximum,
     minimum,
     mul,
-
     pick,
     reshape,
     sub,
@@ -48,11 +45,14 @@ def _as(x: Traced, value: Expr) -> Traced:
     return cast(x.builder.literal(value, i64), x.dtype)
 
 
-def _bilinear(flat: Traced, size: Sequence[Expr], y: Traced, x: Traced, inside: bool) -> Traced:
+def _bilinear(
+    flat: Traced, size: Sequence[Expr], y: Traced, x: Traced, inside: bool, largest: bool = False
+) -> Traced:
     """Bilinear samples of planes.
 
-    Shapes: flat (…, h w), y and x (…, points) -> (…, points). Taps outside count as zero, unless ``inside`` says that
-    places are kept inside before.
+    Shapes: flat (…, h w), y and x (…, points) -> (…, points). Taps outside count as zero, unless
+    ``inside`` says that places are kept inside before. ``largest`` takes the largest of the
+    weighted taps instead of their sum.
     """
     height, width = size
     base_y, base_x = Floor()(y), Floor()(x)
@@ -72,7 +72,13 @@ def _bilinear(flat: Traced, size: Sequence[Expr], y: Traced, x: Traced, inside: 
                 weight = where(valid, weight, 0)
             place = add(mul(_clamped(row, height), _as(row, width)), _clamped(column, width))
             found = mul(GatherElements(flat.ndim - 1)(flat, place), weight)
-            result = found if result is None else add(result, found)
+            result = (
+                found
+                if result is None
+                else maximum(result, found)
+                if largest
+                else add(result, found)
+            )
     assert result is not None
     return result
 
@@ -98,7 +104,8 @@ def roi_align(
     sampling_ratio: int = 0,
     spatial_scale: float = 1.0,
 ) -> Traced:
-    """Averages (or maxima) of bilinear samples in each cell of each region; ``sampling_ratio`` must be given."""
+    """Averages (or maxima) of bilinear samples in each cell of each region; ``sampling_ratio`` must
+    be given."""
     ratio = sampling_ratio or 1
     half = 0.5 if coordinate_transformation_mode == "half_pixel" else 0.0
     count = rois.shape[0]
@@ -116,8 +123,10 @@ def roi_align(
     planes = reshape(Gather(0)(x, batch), count, x.shape[1], product(x.shape[2:]))
     shape = (count, x.shape[1], as_expr(points))
     y, c = (expand(reshape(v, count, 1, points), shape) for v in (ys, xs))
-    found = _bilinear(planes, x.shape[2:], y, c, inside=True)
-    valid = both(reshape(row_counts, count, 1, grid[2], 1), reshape(column_counts, count, 1, 1, grid[3]))
+    found = _bilinear(planes, x.shape[2:], y, c, inside=True, largest=mode == "max")
+    valid = both(
+        reshape(row_counts, count, 1, grid[2], 1), reshape(column_counts, count, 1, 1, grid[3])
+    )
     found = reshape(found, count, x.shape[1], *grid[2:])
     found = where(valid, found, 0)
     cells = reshape(found, count, x.shape[1], output_height, ratio, output_width, ratio)
@@ -156,10 +165,17 @@ def deform_conv(
     places: list[Traced] = []
     for axis in (0, 1):
         steps = np.arange(kernel[axis]) * window.dilation[axis] - window.pads[axis][0]
-        tap = reshape(site.constant(steps.astype(np.float32)), *[kernel[axis] if k == 2 + axis else 1 for k in range(6)])
+        tap = reshape(
+            site.constant(steps.astype(np.float32)),
+            *[kernel[axis] if k == 2 + axis else 1 for k in range(6)],
+        )
         position = mul(cast(counted(x, (oh, ow)[axis]), f32), float(window.stride[axis]))
         regular = cast(add(tap, along_axis(position, 4 + axis, 6)), x.dtype)
-        places.append(reshape(add(pick(moved, 4, axis), regular), n, offset_group, 1, simplify(oh * ow * taps)))
+        places.append(
+            reshape(
+                add(pick(moved, 4, axis), regular), n, offset_group, 1, simplify(oh * ow * taps)
+            )
+        )
     channels = simplify(c // offset_group)
     planes = reshape(x, n, offset_group, channels, product(x.shape[2:]))
     shape = (n, as_expr(offset_group), channels, simplify(oh * ow * taps))

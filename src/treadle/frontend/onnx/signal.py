@@ -27,7 +27,9 @@ from treadle.ir.graph_builder import Traced
 from treadle.ops import Gather, Pad
 
 
-def _window(site: Site, size: Known, periodic: int, output_datatype: int, coefficients: tuple[float, ...]) -> Traced:
+def _window(
+    site: Site, size: Known, periodic: int, output_datatype: int, coefficients: tuple[float, ...]
+) -> Traced:
     """Σ (-1)^k c_k cos(2 π k n / N), N the size, less one unless the window is periodic."""
     count = size.integer()
     n = np.arange(count, dtype=np.float64)
@@ -59,7 +61,9 @@ def _fitted(x: Traced, axis: int, length: int) -> Traced:
     size = int_value(x.shape[axis])
     if size is None:
         raise ModelImportError(
-            "E0607", "the length of a Fourier transform must be known", help="give the model fixed dimensions"
+            "E0607",
+            "the length of a Fourier transform must be known",
+            help="give the model fixed dimensions",
         )
     if size >= length:
         return cut(x, axis, 0, length)
@@ -69,12 +73,18 @@ def _fitted(x: Traced, axis: int, length: int) -> Traced:
 
 
 def transformed(site: Site, x: Traced, axis: int, length: int, inverse: bool, bins: int) -> Traced:
-    """The first ``bins`` of a discrete Fourier transform along ``axis``; the last axis holds real and imaginary parts."""
+    """The first ``bins`` of a discrete Fourier transform along ``axis``; the last axis holds real
+    and imaginary parts."""
     wide = _fitted(widened(x), axis, length)
     order = [k for k in range(x.ndim) if k != axis]
     order.insert(-1, axis)
     moved = permute(wide, *order)
-    turn = (2 if inverse else -2) * np.pi * np.outer(np.arange(length), np.arange(bins) % length) / length
+    turn = (
+        (2 if inverse else -2)
+        * np.pi
+        * np.outer(np.arange(length), np.arange(bins) % length)
+        / length
+    )
     scale = 1 / length if inverse else 1.0
     dtype = wide.dtype.numpy
     cosines, sines = (site.constant((f(turn) * scale).astype(dtype)) for f in (np.cos, np.sin))
@@ -90,7 +100,8 @@ def transformed(site: Site, x: Traced, axis: int, length: int, inverse: bool, bi
 
 
 def _real_inverse(site: Site, x: Traced, axis: int, length: int) -> Traced:
-    """The real signal of the first half of a spectrum, whose other half is its mirror image, conjugated."""
+    """The real signal of the first half of a spectrum, whose other half is its mirror image,
+    conjugated."""
     half = length // 2 + 1
     kept = _fitted(x, axis, half)
     mirrored = sliced(kept, axis, as_expr(length - half), as_expr(0), -1)
@@ -100,11 +111,15 @@ def _real_inverse(site: Site, x: Traced, axis: int, length: int) -> Traced:
     return cut(full, x.ndim - 1, 0, 1)
 
 
-def _dft(site: Site, x: Traced, length: int | None, axis: int, inverse: bool, onesided: bool) -> Traced:
+def _dft(
+    site: Site, x: Traced, length: int | None, axis: int, inverse: bool, onesided: bool
+) -> Traced:
     size = int_value(x.shape[axis])
     if length is None and size is None:
         raise ModelImportError(
-            "E0607", "the length of a Fourier transform must be known", help="give the model fixed dimensions"
+            "E0607",
+            "the length of a Fourier transform must be known",
+            help="give the model fixed dimensions",
         )
     if inverse and onesided:
         return _real_inverse(site, x, axis, length or 2 * ((size or 1) - 1))
@@ -114,20 +129,36 @@ def _dft(site: Site, x: Traced, length: int | None, axis: int, inverse: bool, on
 
 @converter("DFT", since=20)
 def dft(
-    site: Site, x: Traced, length: Known | None = None, axis: Known | None = None, *, inverse: int = 0, onesided: int = 0
+    site: Site,
+    x: Traced,
+    length: Known | None = None,
+    axis: Known | None = None,
+    *,
+    inverse: int = 0,
+    onesided: int = 0,
 ) -> Traced:
     """Along an axis that is an input."""
     k = axis_of(-2 if axis is None else axis.integer(), x.ndim)
-    return _dft(site, x, None if length is None else length.integer(), k, bool(inverse), bool(onesided))
+    return _dft(
+        site, x, None if length is None else length.integer(), k, bool(inverse), bool(onesided)
+    )
 
 
 @converter("DFT", since=17)
 def dft_attribute(
-    site: Site, x: Traced, length: Known | None = None, *, axis: int = 1, inverse: int = 0, onesided: int = 0
+    site: Site,
+    x: Traced,
+    length: Known | None = None,
+    *,
+    axis: int = 1,
+    inverse: int = 0,
+    onesided: int = 0,
 ) -> Traced:
     """Along an axis that is an attribute."""
     k = axis_of(axis, x.ndim)
-    return _dft(site, x, None if length is None else length.integer(), k, bool(inverse), bool(onesided))
+    return _dft(
+        site, x, None if length is None else length.integer(), k, bool(inverse), bool(onesided)
+    )
 
 
 @converter("STFT", since=17)
@@ -146,14 +177,18 @@ def stft(
     inner = frame_length.integer() if frame_length is not None else None
     length = inner if inner is not None or window is None else int_value(window.shape[0])
     if size is None or length is None:
-        raise ModelImportError("E0607", "the lengths of signal and frame must be known", help="fix the dimensions")
+        raise ModelImportError(
+            "E0607", "the lengths of signal and frame must be known", help="fix the dimensions"
+        )
     stride = step.integer()
     count = 1 + (size - length) // stride
     places = np.arange(count)[:, None] * stride + np.arange(length)
     frames = Gather(1)(x, site.constant(places))
     if window is not None:
         frames = mul(frames, reshape(window, length, 1))
-    return transformed(site, frames, 2, length, inverse=False, bins=length // 2 + 1 if onesided else length)
+    return transformed(
+        site, frames, 2, length, inverse=False, bins=length // 2 + 1 if onesided else length
+    )
 
 
 @converter("MelWeightMatrix", since=17)
@@ -177,8 +212,8 @@ def mel_weight_matrix(
     k = np.arange(length // 2 + 1)[:, None]
     left, center, right = places[:-2], places[1:-1], places[2:]
     with np.errstate(divide="ignore", invalid="ignore"):
-        rising = np.where((k >= left) & (k < center), (k - left) / (center - left), 0.0)
-        falling = np.where((k >= center) & (k < right), (right - k) / (right - center), 0.0)
+        rising = np.where((k >= left) & (k <= center), (k - left) / (center - left), 0.0)
+        falling = np.where((k > center) & (k < right), (right - k) / (right - center), 0.0)
     weights = np.where(center == left, np.where(k == center, 1.0, falling), rising + falling)
     return site.constant(weights.astype(element_type(output_datatype).numpy))
 

@@ -14,7 +14,8 @@ Step = Callable[[Sequence[Traced]], tuple[Traced, ...]]
 
 
 def _each(tensors: Sequence[Traced], kinds: int, step: Step) -> list[Traced]:
-    """Apply a step to the k-th tensor of every kind, for each k; the results are sorted by kind again."""
+    """Apply a step to the k-th tensor of every kind, for each k; the results are sorted by kind
+    again."""
     count = len(tensors) // kinds
     found = [step(tensors[k::count]) for k in range(count)]
     return [result for kind in zip(*found, strict=True) for result in kind]
@@ -71,11 +72,19 @@ def adam(
 
 @converter("Momentum", domain=DOMAIN)
 def momentum_step(
-    rate: Traced, count: Traced, *tensors: Traced, alpha: float, beta: float, mode: str, norm_coefficient: float
+    rate: Traced,
+    count: Traced,
+    *tensors: Traced,
+    alpha: float,
+    beta: float,
+    mode: str,
+    norm_coefficient: float,
 ) -> list[Traced]:
     """A velocity that gradients are added to; Nesterov's looks ahead."""
     first = equal(cast(count, i64), 0)
-    share = where(first, rate.builder.literal(1.0, rate.dtype), rate.builder.literal(beta, rate.dtype))
+    share = where(
+        first, rate.builder.literal(1.0, rate.dtype), rate.builder.literal(beta, rate.dtype)
+    )
 
     def step(parts: Sequence[Traced]) -> tuple[Traced, ...]:
         x, gradient, velocity = parts

@@ -106,16 +106,20 @@ class Operand:
     """A value of the ONNX graph.
 
     ``traced`` is it in the program, unless it is known and nothing has asked for it there.
-    ``sources`` are the inputs of the model that its elements (not only its shape) come from.
+    ``sources`` are the inputs of the model that its elements (not only its shape) come from. A
+    sequence is neither known nor traced; ``items`` are what it holds.
     """
 
     traced: Traced | None = None
     known: Known | None = None
     sources: frozenset[str] = frozenset()
+    items: "tuple[Operand, ...] | None" = None
 
     @property
     def type(self) -> TensorType:
-        """The tensor type."""
+        """The tensor type; ModelImportError E0604 of a sequence."""
+        if self.items is not None:
+            raise no_tensor()
         if self.traced is not None:
             return self.traced.type
         if self.known is None:
@@ -136,6 +140,15 @@ class Operand:
     def ndim(self) -> int:
         """The number of dimensions."""
         return self.type.ndim
+
+
+def no_tensor() -> ModelImportError:
+    """The error of a sequence where a tensor is needed."""
+    return ModelImportError(
+        "E0604",
+        "a sequence is used as a tensor, or leaves the model or a branch of it",
+        help="take its tensors out with SequenceAt or ConcatFromSequence",
+    )
 
 
 class NeedsValue(ModelImportError):

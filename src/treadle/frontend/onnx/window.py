@@ -1,4 +1,5 @@
-"""What convolutions and pools share: kernels, strides and paddings as ONNX's attributes say them."""
+"""What convolutions and pools share: kernels, strides and paddings as ONNX's attributes say
+them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,13 +41,16 @@ def window_of(
     dilation = dilations or (1,) * rank
     if auto_pad in ("NOTSET", "VALID"):
         flat = pads if pads and auto_pad == "NOTSET" else (0,) * (2 * rank)
-        return Window(kernel, stride, dilation, tuple((flat[k], flat[k + rank]) for k in range(rank)))
+        return Window(
+            kernel, stride, dilation, tuple((flat[k], flat[k + rank]) for k in range(rank))
+        )
     if auto_pad not in ("SAME_UPPER", "SAME_LOWER"):
         raise ModelImportError(
             "E0605", f"auto_pad is '{auto_pad}'", help="use NOTSET, SAME_UPPER, SAME_LOWER or VALID"
         )
     found = tuple(
-        _same(size[k], (kernel[k] - 1) * dilation[k] + 1, stride[k], auto_pad == "SAME_LOWER") for k in range(rank)
+        _same(size[k], (kernel[k] - 1) * dilation[k] + 1, stride[k], auto_pad == "SAME_LOWER")
+        for k in range(rank)
     )
     return Window(kernel, stride, dilation, found)
 
@@ -57,7 +61,9 @@ def _same(size: Expr, reach: int, stride: int, more_before: bool) -> tuple[int, 
     number = reach - 1 if stride == 1 else int_value(total)
     if number is None:
         raise ModelImportError(
-            "E0605", f"auto_pad needs a known size, and it is {size}", help="give the model fixed spatial dimensions"
+            "E0605",
+            f"auto_pad needs a known size, and it is {size}",
+            help="give the model fixed spatial dimensions",
         )
     less, more = number // 2, number - number // 2
     return (more, less) if more_before else (less, more)
@@ -68,7 +74,9 @@ def known_ints(dims: Sequence[Expr], what: str) -> Ints:
     numbers = [int_value(d) for d in dims]
     found = [n for n in numbers if n is not None]
     if len(found) != len(numbers):
-        raise ModelImportError("E0607", f"{what} must be known, and is {dims}", help="give the model fixed dimensions")
+        raise ModelImportError(
+            "E0607", f"{what} must be known, and is {dims}", help="give the model fixed dimensions"
+        )
     return tuple(found)
 
 

@@ -40,7 +40,7 @@ _TO_TORCH = {ours: theirs for theirs, ours in _PAIRS}
 
 
 def from_torch(dtype: torch.dtype) -> DType | None:
-    """Our name of a PyTorch dtype; ``None`` where there is none (complex, quantized, 8-bit floats)."""
+    """Our name of a dtype; ``None`` where there is none (complex, quantized, 8-bit floats)."""
     return _FROM_TORCH.get(dtype)
 
 
@@ -50,7 +50,7 @@ def to_torch(dtype: DType) -> torch.dtype:
 
 
 def to_numpy(tensor: torch.Tensor) -> np.ndarray:
-    """A dense CPU tensor as an array over the same storage; any shape, bfloat16 through ``ml_dtypes``.
+    """A dense CPU tensor as an array over the same storage; bfloat16 through ``ml_dtypes``.
 
     A tensor that is not on the CPU, or whose sign or conjugation is lazy, is copied.
     """
@@ -61,7 +61,7 @@ def to_numpy(tensor: torch.Tensor) -> np.ndarray:
 
 
 def to_tensor(array: np.ndarray) -> torch.Tensor:
-    """An array as a tensor over the same memory, which must be writable for PyTorch to be at ease."""
+    """An array as a tensor over the same memory; a copy if it is read-only, as PyTorch demands."""
     writable = array if array.flags.writeable else array.copy()
     if writable.dtype == bf16.numpy:
         return torch.from_numpy(writable.view(np.uint16)).view(torch.bfloat16)

@@ -2,14 +2,16 @@
 
 import inspect
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch._dynamo.exc import UserError
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, InputSpec, OutputKind
+from torch.utils import _pytree as pytree
 
 from treadle.base.errors import ModelImportError
 from treadle.frontend.torch.converters import CONVERTERS
@@ -40,25 +42,28 @@ def import_module(
 ) -> Imported:
     """Import a PyTorch model for inference.
 
-    ``example_inputs`` are the positional arguments of ``forward`` (a mapping: its keyword arguments), and
-    ``dynamic_shapes`` says which dimensions vary, as ``torch.export.export`` takes them; a ``Dim``'s name becomes the
-    symbol's. An ``ExportedProgram`` needs neither. A model in training mode is captured in evaluation mode, and left as
-    it was.
+    ``example_inputs`` are the positional arguments of ``forward`` (a mapping: its keyword
+    arguments), and ``dynamic_shapes`` says which dimensions vary, as ``torch.export.export`` takes
+    them; a ``Dim``'s name becomes the symbol's. An ``ExportedProgram`` needs neither. A model in
+    training mode is captured in evaluation mode, and left as it was.
 
-    The parameters of ``main`` are the tensors among the arguments, flattened in order; its results the tensors and
-    integers that ``forward`` returns, flattened; ``None`` is left out. Parameters and buffers of the model become
-    constants that share its memory, so the model must not be trained further while the module is in use. A change of a
-    buffer by ``forward`` is dropped, with a warning.
+    The parameters of ``main`` are the tensors among the arguments, flattened in order; its results
+    the tensors and numbers that ``forward`` returns, flattened; ``None`` is left out. Parameters
+    and buffers of the model become constants that share its memory, so the model must not be trained
+    further while the module is in use. A change of a buffer by ``forward`` is dropped, with a
+    warning.
 
-    With ``fallback="torch"``, operators without a translation become calls of ``libraries``, which run PyTorch.
+    With ``fallback="torch"``, operators without a translation become calls of ``libraries``, which
+    run PyTorch.
 
     Raises:
-        ModelImportError: E0601 lists operators without a translation; E0602 if the export itself fails; E0603 if
-            ``forward`` writes to an argument; E0604 for arguments of this function that do not fit.
+        ModelImportError: E0601 lists operators without a translation; E0604 for inputs and weights
+            that are no tensors of known dtype; E0616 if the export itself fails; E0617 if
+            ``forward`` writes to an argument; E0618 for arguments of this function that do not fit.
     """
     if fallback not in (None, "torch"):
         raise ModelImportError(
-            "E0604", f"no fallback is called {fallback!r}", help='the only one is "torch"'
+            "E0618", f"no fallback is called {fallback!r}", help='the only one is "torch"'
         )
     if isinstance(model, ExportedProgram):
         program, names = model, {}
@@ -69,7 +74,7 @@ def import_module(
 
 
 @contextmanager
-def _evaluating(model: torch.nn.Module) -> Iterator[None]:
+def _evaluating(model: torch.nn.Module) -> Generator[None]:
     """Evaluation mode; afterwards each submodule is as it was."""
     training = [m for m in model.modules() if m.training]
     model.eval()
@@ -87,7 +92,7 @@ def _exported(
 ) -> tuple[ExportedProgram, dict[str, str]]:
     if inputs is None:
         raise ModelImportError(
-            "E0604",
+            "E0618",
             "example inputs are needed to capture a module",
             help="pass a tuple of tensors such as the model will be called with",
         )
@@ -98,11 +103,12 @@ def _exported(
             program = torch.export.export(
                 model, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False
             )
-        except (torch._dynamo.exc.UserError, RuntimeError, ValueError, TypeError) as e:
+        except (UserError, RuntimeError, ValueError, TypeError) as e:
+            first, *rest = [line.strip() for line in str(e).splitlines() if line.strip()] or [""]
             raise ModelImportError(
-                "E0602",
-                f"torch.export cannot capture the model: {str(e).strip().splitlines()[0]}",
-                notes=str(e).strip().splitlines()[1:8],
+                "E0616",
+                f"torch.export cannot capture the model: {first or type(e).__name__}",
+                notes=rest[:6],
                 help="see PyTorch's message; control flow that depends on data must use torch.cond",
             ) from e
     return program, _symbol_names(program, model, args, kwargs, dynamic_shapes)
@@ -134,7 +140,7 @@ def _symbol_names(
         pairs = list(zip(bound.values(), dynamic_shapes, strict=False))
     wanted = {id(t): spec for example, spec in pairs for t, spec in _leaves(example, spec)}
     names: dict[str, str] = {}
-    flat = torch.utils._pytree.tree_leaves((args, kwargs))
+    flat = pytree.tree_leaves((args, kwargs))
     placeholders = [n for n in program.graph.nodes if n.op == "placeholder"]
     inputs = [
         node
@@ -204,7 +210,7 @@ def _refuse_mutation(program: ExportedProgram) -> None:
     signature = program.graph_signature
     for name in signature.user_inputs_to_mutate.values():
         raise ModelImportError(
-            "E0603",
+            "E0617",
             f"forward writes to its argument '{name}'",
             help="return the new value instead, or clone the argument first",
         )
@@ -231,7 +237,7 @@ def _enter(translator: GraphTranslator, program: ExportedProgram) -> None:
         elif not node.users:
             continue
         elif spec.kind is InputKind.TOKEN or spec.kind is InputKind.CUSTOM_OBJ:
-            raise ModelImportError("E0601", f"input '{node.name}' is a {spec.kind.name.lower()}")
+            raise ModelImportError("E0604", f"input '{node.name}' is a {spec.kind.name.lower()}")
         else:
             tensor = _stored(program, spec)
             key = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
@@ -243,14 +249,16 @@ def _enter(translator: GraphTranslator, program: ExportedProgram) -> None:
 def _stored(program: ExportedProgram, spec: InputSpec) -> torch.Tensor:
     target = str(spec.target)
     found = program.state_dict.get(target)
-    return program.constants[target] if found is None else found
+    stored = program.constants[target] if found is None else found
+    assert isinstance(stored, torch.Tensor)  # objects were refused by their kind
+    return stored
 
 
 def _constant(translator: GraphTranslator, spec: InputSpec, tensor: torch.Tensor) -> Traced:
     name = str(spec.target)
     if from_torch(tensor.dtype) is None:
         raise ModelImportError(
-            "E0601",
+            "E0604",
             f"there is no element type for {tensor.dtype}, which '{name}' has",
             help="convert the model to floats, for example with model.float()",
         )

@@ -27,9 +27,8 @@ class Slot:
 def operands_of(
     node: fx.Node, value_of: Callable[[Any], Any], literal: Callable[[Expr], Traced]
 ) -> tuple[list[Traced], list[Any], Any]:
-    """The tensors (and symbolic numbers) among a node's arguments, and the arguments with slots in their places.
-
-    The arguments come flattened beside their tree.
+    """The tensors and symbolic numbers among a node's arguments; then the arguments with slots in
+    their places, flattened, and their tree.
     """
     leaves, tree = pytree.tree_flatten((node.args, node.kwargs))
     operands: list[Traced] = []
@@ -45,7 +44,7 @@ def operands_of(
 
 
 def library_function(operator: Callable[..., Any], template: list[Any], tree: Any) -> Library:
-    """A function of NumPy arrays that calls the operator with them in the slots of its arguments."""
+    """A function of NumPy arrays that calls the operator with them in its arguments' slots."""
 
     def call(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
         def filled(leaf: Any) -> Any:

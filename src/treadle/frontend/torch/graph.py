@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch._ops import HigherOrderOperator, OpOverload
 
 from treadle.base.errors import InternalError, ModelImportError, TypeMismatch
 from treadle.base.span import Span
@@ -29,11 +30,11 @@ from treadle.ir.module import Constant, Module
 from treadle.ir.types import ShapeType, TensorType
 from treadle.ops._shapes import same_dims
 
-# Arguments that say nothing of values: where and how a tensor is stored, and in which order random numbers come.
+# Arguments that say nothing of values: where and how a tensor is stored.
 _IGNORED = frozenset(
     {"layout", "device", "pin_memory", "memory_format", "non_blocking", "copy", "generator", "out"}
 )
-# Nodes that check what holds anyway once the program was exported, or that guide PyTorch's own compiler.
+# Nodes that check what holds once the program was exported, or guide PyTorch's own compiler.
 _SKIPPED = frozenset(
     {
         "aten._assert_async.msg",
@@ -44,6 +45,14 @@ _SKIPPED = frozenset(
     }
 )
 _INLINED = frozenset({"wrap_with_set_grad_enabled", "wrap_with_autocast"})
+
+
+class Unknown:
+    """The value of a node that has a problem and no type that we know; its users are not tried."""
+
+
+class _DependsOnUnknown(Exception):
+    """An argument is unknown, by a problem that was noted where it arose."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +98,7 @@ def _unsupported(problems: list[Problem]) -> ModelImportError:
         f"the model uses {count} without a translation: {', '.join(names)}",
         place=str(problems[0].span),
         notes=tuple(map(str, problems)),
-        help='pass fallback="torch" to let PyTorch run what does not depend on data in its shapes, or rewrite the model',
+        help='pass fallback="torch" to let PyTorch run them, unless shapes depend on data',
     )
 
 
@@ -100,7 +109,7 @@ def import_graph(
     fallback: bool = False,
     symbols: Symbols | None = None,
 ) -> tuple[Module, Mapping[str, Library]]:
-    """A functional graph of ATen operators on fake tensors (as AOTAutograd gives) as a module of one entry.
+    """A functional graph of ATen operators on fake tensors, as AOTAutograd gives, as a module.
 
     Every tensor among the placeholders becomes a parameter. So does a symbolic integer that is no
     tensor's dimension, as a ``Shape`` of one. Results are tensors, and symbolic integers as tensors
@@ -127,14 +136,15 @@ def import_graph(
 
 
 def is_result(value: Any) -> bool:
-    """Whether what a graph returns is a tensor or depends on sizes, so that the program must compute it."""
+    """Whether the program must compute it: a tensor, or a number that depends on sizes."""
     return isinstance(value, Traced | Expr)
 
 
 class GraphTranslator:
     """One fx graph, on its way to one graph function.
 
-    The caller first gives values to the placeholders (``parameter`` or ``values``), then calls ``translate``.
+    The caller first gives values to the placeholders (``parameter`` or ``values``), then calls
+    ``translate``.
     """
 
     def __init__(
@@ -155,7 +165,7 @@ class GraphTranslator:
         return self.importing.symbols
 
     def parameter(self, node: fx.Node) -> None:
-        """Make a parameter of a placeholder: a tensor, or a symbolic integer; another number is known."""
+        """Make a parameter of a tensor or a symbolic integer; other numbers are known."""
         value = node.meta.get("val")
         if isinstance(value, torch.Tensor):
             self.values[node] = self.builder.input(node.name, tensor_type(value, self.symbols))
@@ -174,7 +184,7 @@ class GraphTranslator:
                 found = node.args[0]
                 outputs = found if isinstance(found, tuple | list) else (found,)
                 self.builder.span = None
-                return tuple(self._value(o) for o in outputs)
+                return tuple(self._output(o) for o in outputs)
             if node.op == "get_attr":
                 self.values[node] = self._attribute(node)
             elif node.op == "call_function":
@@ -198,7 +208,10 @@ class GraphTranslator:
     def _value(self, argument: Any) -> Any:
         """An argument of a node as converters take it."""
         if isinstance(argument, fx.Node):
-            return self.values[argument]
+            found = self.values[argument]
+            if isinstance(found, Unknown):
+                raise _DependsOnUnknown
+            return found
         if isinstance(argument, tuple | list):
             return tuple(self._value(a) for a in argument)
         if isinstance(argument, torch.dtype):
@@ -208,17 +221,26 @@ class GraphTranslator:
             return found
         return argument
 
+    def _output(self, argument: Any) -> Any:
+        """The value of a result; an unknown one is left out, as the noted problem will be told."""
+        try:
+            return self._value(argument)
+        except _DependsOnUnknown:
+            return None
+
     def _translated(self, node: fx.Node) -> Any:
-        """The value of a call; where there is none, the problem is noted and a stand-in returned."""
+        """The value of a call; where there is none, a problem is noted and a stand-in returned."""
         target = node.target
         try:
             if isinstance(node.meta.get("val"), SYMBOLIC):
                 return _number(self.symbols.expr(node.meta["val"]))
             if target is operator.getitem:
                 return self._value(node.args[0])[node.args[1]]
-            if isinstance(target, torch._ops.HigherOrderOperator):
+            if isinstance(target, HigherOrderOperator):
                 return self._higher_order(node, target.name())
             return self._operator(node, str(target))
+        except _DependsOnUnknown:
+            return Unknown()
         except UnknownSymbol as e:
             return self._problem(node, str(e))
         except Unsupported as e:
@@ -241,9 +263,10 @@ class GraphTranslator:
     def _arguments(self, node: fx.Node) -> list[Any]:
         """The arguments in the order of the operator's schema, defaults filled in."""
         target = node.target
-        assert isinstance(target, torch._ops.OpOverload)
+        assert isinstance(target, OpOverload)
         found: list[Any] = []
-        for position, argument in enumerate(target._schema.arguments):
+        schema = target._schema  # pyright: ignore[reportPrivateUsage]
+        for position, argument in enumerate(schema.arguments):
             if argument.name in _IGNORED:
                 continue
             if position < len(node.args):
@@ -261,13 +284,15 @@ class GraphTranslator:
         if isinstance(value, Expr) and not isinstance(value, Const) and variables(value):
             self.builder.assumes.append(value)
 
-    def _checked(self, c: Context, result: Converted) -> Converted:
+    def _checked(self, c: Context, result: Converted) -> Traced | tuple[Traced | None, ...] | None:
         """The result under the node's name, with the types that PyTorch has for it."""
         results = result if isinstance(result, tuple) else (result,)
         expected = [v for v in c.values if isinstance(v, torch.Tensor)]
         fitted = list(results)
         for k, (found, value) in enumerate(zip(results, expected, strict=False)):
-            if found is not None:
+            if found is None:
+                _refuse_use(c.node, k)
+            else:
                 fitted[k] = self._fitted(c, found, tensor_type(value, self.symbols))
         named = _named(self.builder, c.node.name, tuple(fitted))
         return named if isinstance(result, tuple) else named[0]
@@ -291,16 +316,16 @@ class GraphTranslator:
         if isinstance(value, tuple | list):
             return tuple(self._stand_in(v) for v in value)
         if not isinstance(value, torch.Tensor):
-            return value
+            return Unknown()
         try:
             return Traced(self.builder, Value("unknown", tensor_type(value, self.symbols)))
         except (Unsupported, UnknownSymbol):
-            return None
+            return Unknown()
 
     def _fallback(self, node: fx.Node, reason: str) -> Any:
         """Leave a node to PyTorch if the user wants that, else note the problem."""
         target = node.target
-        if not self.importing.fallback or not isinstance(target, torch._ops.OpOverload):
+        if not self.importing.fallback or not isinstance(target, OpOverload):
             return self._problem(node, reason)
         context = Context(self.builder, node, self.symbols)
         try:
@@ -363,7 +388,7 @@ class GraphTranslator:
         return unique
 
     def _inlined(self, node: fx.Node) -> Any:
-        """A part of the graph that PyTorch keeps apart for a mode (gradients, autocast) that is decided by now."""
+        """A part of the graph under a mode (gradients, autocast) that is decided by now."""
         arguments = [self._value(a) for a in node.args]
         position = next(k for k, a in enumerate(arguments) if isinstance(a, fx.GraphModule))
         graph = arguments[position]
@@ -371,6 +396,12 @@ class GraphTranslator:
         placeholders = graph.graph.find_nodes(op="placeholder")
         inner.values.update(zip(placeholders, arguments[position + 1 :], strict=True))
         return inner.translate()
+
+
+def _refuse_use(node: fx.Node, index: int) -> None:
+    """A converter may leave out a result only if nobody takes it."""
+    if any(u.target is operator.getitem and u.args[1] == index for u in node.users):
+        raise Unsupported(f"its result {index} is not computed")
 
 
 def _branches(

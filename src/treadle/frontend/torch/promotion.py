@@ -1,4 +1,4 @@
-"""PyTorch's rules for operands of different types: which dtype an elementwise operation is computed in."""
+"""PyTorch's rules for operands of different types: in which dtype they are computed."""
 
 import torch
 
@@ -21,7 +21,7 @@ _OF_BOOLEANS: dict[type[Op], type[Op]] = {
 
 
 def _representative(x: Operand) -> torch.Tensor | float | bool:
-    """Something that PyTorch promotes like the operand: dtype and whether it has dimensions are all that counts."""
+    """What PyTorch promotes alike: dtype, and whether there are dimensions, are all that counts."""
     if isinstance(x, Traced):
         return torch.empty((1,) * (x.ndim > 0), dtype=to_torch(x.dtype), device="meta")
     if isinstance(x, Expr):
@@ -37,9 +37,10 @@ def common_dtype(a: Operand, b: Operand) -> DType:
 
 
 def elementwise(c: Context, op: Op, *operands: Operand, dtype: DType | None = None) -> Traced:
-    """``op`` of operands that are promoted to ``dtype`` (default: the node's), the result in the node's dtype.
+    """``op`` of operands promoted to ``dtype`` (default: the node's); the result in the node's.
 
-    A Python number beside 16-bit floats keeps its precision, as in PyTorch: the operation is computed in f32.
+    A Python number beside 16-bit floats keeps its precision, as in PyTorch: the operation is
+    computed in f32.
     """
     computed = c.dtype if dtype is None else dtype
     numbers = any(not isinstance(x, Traced) for x in operands)

@@ -10,7 +10,7 @@ _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in [^\n]*\n?(?
 
 
 def span_of(node: fx.Node) -> Span:
-    """The last frame of the stack on which PyTorch recorded the node; the node's name where there is none."""
+    """The innermost line that PyTorch recorded of the node; the node's name where there is none."""
     frames = list(_FRAME.finditer(node.meta.get("stack_trace") or ""))
     if not frames:
         return Span("<fx graph>", text=node.name)

@@ -35,8 +35,8 @@ class UnknownSymbol(LookupError):
 class Symbols:
     """The symbols of one exported program, and what the user calls them.
 
-    ``names`` maps PyTorch's names (``s77``) to readable ones; a symbol that no input's shape or size introduced is
-    refused, since only data could tell it.
+    ``names`` maps PyTorch's names (``s77``) to readable ones; a symbol that no input's shape or
+    size introduced is refused, since only data could tell it.
     """
 
     names: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -57,7 +57,7 @@ class Symbols:
                     self.introduce(str(symbol))
 
     def expr(self, value: Any) -> Expr:
-        """A number of PyTorch's (int, float, bool or symbolic) as an expression of i64, f64 or bool.
+        """A number (int, float, bool or symbolic) as an expression of i64, f64 or bool.
 
         Raises:
             UnknownSymbol: where it depends on data, or has no translation.
@@ -104,7 +104,7 @@ def _leaf(expression: Any) -> Expr | None:
 
 
 def _fold(fn: Callable[[Expr, Expr], Expr]) -> Callable[..., Expr]:
-    """A function of any number of operands from one of two; a float among integers makes all floats."""
+    """A function of any number of operands, from one of two; one float makes all floats."""
 
     def folded(*xs: Expr) -> Expr:
         floating = any(x.dtype.is_float for x in xs)
@@ -186,7 +186,7 @@ _FUNCTIONS: dict[str, Callable[..., Expr]] = {
 
 
 def range_facts(constraints: Mapping[Any, Any], symbols: Symbols) -> list[Expr]:
-    """What PyTorch assumes of the ranges of symbols, where it says more than that sizes are not negative."""
+    """What PyTorch assumes of the ranges of symbols."""
     facts: list[Expr] = []
     for theirs, bounds in constraints.items():
         var = symbols.known.get(str(theirs))

@@ -16,6 +16,7 @@ from types import MappingProxyType
 from treadle.codegen.llvm.math import (
     error_function,
     exponential,
+    gamma,
     inverse,
     logarithm,
     power,
@@ -51,6 +52,8 @@ UNARY: tuple[Definition, ...] = (
     error_function.erf,
     error_function.erfc,
     error_function.gelu_erf,
+    error_function.erfinv,
+    gamma.lgamma,
     power.rsqrt,
     power.cbrt,
 )

@@ -1,4 +1,4 @@
-"""The error function and what is made of it: ``erf erfc gelu_erf``.
+"""The error function, what is made of it, and its inverse: ``erf erfc gelu_erf erfinv``.
 
 The tail uses Mills' ratio ``M(t) = exp(t^2/2) Q(t)``, ``Q`` the upper tail of the normal
 distribution: smooth, and a quotient of two polynomials with positive coefficients over the whole
@@ -8,10 +8,12 @@ down to the smallest result.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from treadle.codegen.llvm.math.emitter import Emitter, Value
 from treadle.codegen.llvm.math.exponential import exp_of_pair
+from treadle.codegen.llvm.math.logarithm import log_finite
 
 # erf(x) = x P(x^2) / Q(x^2) on |x| <= 3.93, relative error 2^-25.
 ERF_LIMIT = 3.93
@@ -74,6 +76,48 @@ SCALED_ERFC_DOUBLE = (
     ),
 )  # fmt: skip
 SCALED_ERFC_LIMIT = {32: 10.25, 64: 27.4}
+# erfinv(x) / x is a polynomial in w - c up to the first limit of w = -log(1 - x^2), and in
+# sqrt(w) - c beyond: as (limit of w, centre c, coefficients), each relative to 2^-23 or 2^-52.
+ERFINV_SINGLE: tuple[tuple[float, float, Sequence[float]], ...] = (
+    (5.0, 2.5, (
+        1.501409360450329, 0.24664027905463662, -0.004177392875203149, -0.001252726391773229,
+        0.00021834938623976644, -4.9724196894547514e-06, -3.4639852676333717e-06,
+        4.6813134805534123e-07, 2.3335967195708108e-08, -8.931925970244222e-09,
+    )),
+    (16.4, 3.0, (
+        2.8329770027775547, 1.0016749180787858, 0.009435315365385532, -0.007634003851479984,
+        0.005764707907900179, -0.003634209428550204, 0.001288443585473374, 6.353361791103242e-05,
+        -0.00015176637291682457,
+    )),
+)  # fmt: skip
+ERFINV_DOUBLE: tuple[tuple[float, float, Sequence[float]], ...] = (
+    (6.25, 3.125, (
+        1.6536545626831027, 0.24015818242558834, -0.006033670871426851, -0.0007407025341546431,
+        0.00018673420801981186, -1.3882523393957483e-05, -1.3654691758785656e-06,
+        4.23478816822246e-07, -2.907039127564132e-08, -4.1126604371632185e-09,
+        1.051223377050429e-09, -5.414303283919504e-11, -1.2978805369932565e-11,
+        2.6305268312595183e-12, -8.07192593899004e-14, -4.0020031087558496e-14,
+        6.521333511502239e-15, -3.94018812230432e-17, -1.2215637192404172e-16,
+        1.5510787009902526e-17, 6.075050702072414e-19, -3.4734793888538036e-19,
+        1.999259988861535e-20, 3.194015548136271e-21, -3.5932028927020693e-22,
+    )),
+    (16.0, 3.25, (
+        3.0838856104922208, 1.0052589676941592, 0.0053709145535581985, -0.0037512085075638536,
+        0.0024914420976198813, -0.0016882755561681802, 0.0009532893521118177,
+        -0.00035503751863069763, 2.4031363245440546e-05, 6.828484052292924e-05,
+        -4.731952918337189e-05, 1.2475343474376931e-05, 2.9273722115986924e-06,
+        -4.013946398190292e-06, 1.4958263152984917e-06, 1.832399988132858e-08,
+        -2.6860975725571463e-07, 9.071950571029922e-08, -3.831039946072411e-10,
+    )),
+    (36.6, 5.0, (
+        4.849906401408584, 1.0103004648645433, -0.00013871931834997337, -0.00021503011972868823,
+        7.59952773143257e-05, -1.968177213025297e-05, 4.526060349765045e-06,
+        -9.930201756094202e-07, 2.290135705282797e-07, -6.758750397429899e-08,
+        2.9129416280241148e-08, -1.519490709668205e-08, 7.63750927921423e-09,
+        -3.5369882331572e-09, 1.494271529056915e-09, -3.996191043356376e-10,
+        -2.3766290787161866e-11, 3.385526100493995e-11,
+    )),
+)  # fmt: skip
 
 
 def gaussian(e: Emitter, x: Value, exponent: float, factor: Value) -> Value:
@@ -143,3 +187,23 @@ def gelu_erf(e: Emitter, x: Value) -> Value:
         ratio = quotient(e, e.abs(limited), MILLS_DOUBLE)
     tail = gaussian(e, limited, -0.5, limited * ratio)
     return e.select(x > 0.0, x - tail, tail)
+
+
+def erfinv(e: Emitter, x: Value) -> Value:
+    """The ``y`` with ``erf(y) = x``; infinite at one, NaN beyond.
+
+    After M. Giles, "Approximating the erfinv function" (2010).
+    """
+    magnitude = e.abs(x)
+    inside = magnitude < 1.0
+    limited = e.select(inside, x, 0.0)
+    w = -log_finite(e, (1.0 - limited) * (1.0 + limited))
+    root = e.sqrt(w)
+    pieces = e.pick(ERFINV_SINGLE, ERFINV_DOUBLE)
+    (limit, centre, coefficients), *further = pieces
+    ratio = e.polynomial(w - centre, coefficients)
+    for reach, centre, coefficients in further:
+        ratio = e.select(w < limit, ratio, e.polynomial(root - centre, coefficients))
+        limit = reach
+    edge = e.select(magnitude.equals(1.0), e.copysign(e.constant(math.inf), x), math.nan)
+    return e.select(inside, limited * ratio, edge)

@@ -17,7 +17,7 @@ from treadle.frontend.torch.context import (
 from treadle.frontend.torch.converters.binary import where
 from treadle.frontend.torch.converters.shape import slice_bounds, sliced, wrapped
 from treadle.ir.graph_builder import Traced
-from treadle.ops._shapes import is_one, same_dim, same_dims
+from treadle.ops._shapes import is_one, same_dim
 from treadle.ops.binary import Add, Mul
 from treadle.ops.index import (
     Gather,
@@ -82,7 +82,7 @@ def _indexed(x: Traced, positions: Positions) -> tuple[tuple[int, ...], list[Tra
 
 
 def _tuples(c: Context, tensors: Sequence[Traced]) -> tuple[Traced, tuple[Expr, ...]]:
-    """Indices of several axes, broadcast and side by side in a last dimension; and their common shape."""
+    """Indices of several axes side by side in a last dimension; and their common shape."""
     shape = broadcast(tensors)
     columns = [c.reshape(c.expand(c.cast(p, i64), shape), (*shape, 1)) for p in tensors]
     return columns[0] if len(columns) == 1 else c.emit(Concat(len(shape)), *columns), shape
@@ -98,14 +98,11 @@ def broadcast(tensors: Sequence[Traced]) -> tuple[Expr, ...]:
     return tuple(shape)
 
 
-def _expanded(c: Context, x: Traced, shape: tuple[Expr, ...]) -> Traced:
-    return x if same_dims(x.shape, shape) else c.expand(x, shape)
-
-
 def _placed(axes: tuple[int, ...], rest: tuple[int, ...], batch: int) -> tuple[int, ...]:
     """How (batch, rest) is permuted into the order of NumPy's result.
 
-    Indexed axes side by side are replaced where they stood; otherwise the indices' dimensions come first.
+    Indexed axes side by side are replaced where they stood; otherwise the indices' dimensions come
+    first.
     """
     adjacent = axes == tuple(range(axes[0], axes[0] + len(axes)))
     before = sum(k < axes[0] for k in rest) if adjacent else 0

@@ -8,8 +8,11 @@ from treadle.frontend.torch.dtypes import to_torch
 from treadle.ir.graph_builder import Traced
 from treadle.ir.op import Op
 from treadle.ops.attention import Attention
+from treadle.ops.binary import Add
 from treadle.ops.channel_norm import BatchNorm, GroupNorm, InstanceNorm
+from treadle.ops.elementwise import Rsqrt
 from treadle.ops.normalize import LayerNorm, LogSoftmax, RmsNorm, Softmax
+from treadle.ops.reduce import Mean, Variance
 
 
 def _softmax(op: type[Softmax] | type[LogSoftmax]) -> Converter:
@@ -25,7 +28,7 @@ def _softmax(op: type[Softmax] | type[LogSoftmax]) -> Converter:
 
 
 def _emitted(c: Context, op: Op, *operands: Traced | None) -> Traced:
-    """An operation whose operands PyTorch lets differ in precision: computed in the widest, rounded once."""
+    """An operation whose operands may differ in precision: computed in f32, rounded once."""
     given = [x for x in operands if x is not None]
     mixed = len({x.dtype for x in given}) > 1
     wide = f32 if mixed else given[0].dtype
@@ -62,9 +65,17 @@ def native_layer_norm(
     weight: Traced | None,
     bias: Traced | None,
     eps: float,
-) -> tuple[Traced, None, None]:
-    """The same; mean and deviation are left out."""
-    return layer_norm(c, x, shape, weight, bias, eps), None, None
+) -> tuple[Traced, Traced | None, Traced | None]:
+    """The same; mean and deviation, which gradients need, only where they are used."""
+    y = layer_norm(c, x, shape, weight, bias, eps)
+    if len(c.node.users) < 2:
+        return y, None, None
+    dtype = c.dtypes[1]
+    axes = tuple(range(x.ndim - len(shape), x.ndim))
+    wide = c.cast(x, dtype)
+    variance = c.emit(Variance(axes, True, 0), wide)
+    deviation = c.emit(Rsqrt(), c.emit(Add(), variance, c.literal(eps, dtype)))
+    return y, c.emit(Mean(axes, True), wide), deviation
 
 
 def rms_norm(

@@ -54,7 +54,7 @@ def _of_all(op: type[Op]) -> Converter:
     """A reduction over all axes whose second argument is a dtype."""
 
     def converter(c: Context, x: Traced, dtype: DType | None = None) -> Traced:
-        return _over(op)(c, x)
+        return c.emit(op(axes_of(None, x.ndim), False), c.cast(x, c.dtype))  # type: ignore[call-arg]
 
     return converter
 
@@ -107,9 +107,10 @@ def _count(x: Traced) -> Size:
 def _variance(
     c: Context, x: Traced, dims: Dims, correction: Number | None, keepdim: bool
 ) -> Traced:
-    return c.emit(
-        Variance(axes_of(dims, x.ndim), keepdim, 1 if correction is None else correction), x
-    )
+    corrected = 1 if correction is None else int(correction)
+    if corrected != (1 if correction is None else correction):
+        raise Unsupported(f"a correction of {correction}")
+    return c.emit(Variance(axes_of(dims, x.ndim), keepdim, corrected), x)
 
 
 def var(c: Context, x: Traced, dims: Dims, correction: Number | None, keepdim: bool) -> Traced:

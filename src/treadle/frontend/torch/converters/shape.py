@@ -1,4 +1,4 @@
-"""Views as values: reshapes, permutations, slices, joins. PyTorch has worked out the resulting shapes."""
+"""Views as values: reshapes, permutations, slices, joins; PyTorch has worked out the shapes."""
 
 from treadle.expr.dtype import i64
 from treadle.expr.scalar import Const, Expr, as_expr, int_value, minimum
@@ -67,7 +67,7 @@ def sliced(c: Context, x: Traced, axis: int, start: Size, stop: Size, step: int 
 def slice_bounds(
     x: Traced, axis: int, start: Size | None, stop: Size | None, count: Expr, step: int
 ) -> tuple[Size, Size]:
-    """Where a slice of ``count`` elements starts and stops, from the bounds that PyTorch lets reach too far."""
+    """Where a slice of ``count`` elements starts and stops; PyTorch lets bounds reach too far."""
     extent = x.shape[axis]
     first: Size = 0 if start is None else start
     position = int_value(first)
