@@ -60,5 +60,5 @@ def test_operators_without_a_translation_are_left_to_pytorch():
 
 def test_an_unknown_option_is_refused():
     compiled = torch.compile(torch.relu, backend=compile_fx, options={"speed": 11})
-    with pytest.raises(torch._dynamo.exc.BackendCompilerFailed, match="E0801"):
+    with pytest.raises(torch._dynamo.exc.BackendCompilerFailed, match="E0804"):
         compiled(torch.randn(3))

@@ -66,7 +66,7 @@ def run_page(page: Page, folder: Path) -> str:
     """Run the wrong program and the cure in an empty folder; the message of the first.
 
     Raises:
-        AssertionError: when the wrong program is not refused with the page's code, or the cure is refused.
+        AssertionError: when the wrong program is not refused with the page's code, or the cure is.
     """
     with _inside(folder):
         return _run_commands(page) if page.language == "sh" else _run_program(page)

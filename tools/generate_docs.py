@@ -117,7 +117,7 @@ def _lowering(cls: type[Op]) -> str:
 def _op_index() -> str:
     def lines() -> Iterator[str]:
         yield from ("# Operations", "", _NOTE, "")
-        yield "In a text, an operation is called by its name, operands first, attributes by keyword."
+        yield "An operation is called by its name, operands first, attributes by keyword."
         yield from ("", "| Operation | Meaning |", "| --- | --- |")
         for name, classes in _families().items():
             for cls in classes:
@@ -160,7 +160,8 @@ def _pass_page() -> str:
             )
             for step in pipeline.passes:
                 function = getattr(step.run, "func", step.run)
-                yield f"| `{step.name}` | {_level(step.reads)} | {_level(step.writes)} | {_summary(function).replace('``', '`')} |"
+                levels = f"{_level(step.reads)} | {_level(step.writes)}"
+                yield f"| `{step.name}` | {levels} | {_summary(function).replace('``', '`')} |"
 
     return _lines(lines())
 

@@ -168,7 +168,7 @@ def normalize(draw: st.DrawFn, g: Graph, x: Traced) -> Traced | None:
     kind = draw(st.integers(0, 3))
     if kind < 2:
         return (Softmax, LogSoftmax)[kind](axis)(x)
-    if any(int_value(d) is None for d in x.shape[axis:]):
+    if any(not int_value(d) for d in x.shape[axis:]):
         return None
     weights = [g.operand(draw, x.shape[axis:]) for _ in range(draw(st.integers(0, 4 - kind)))]
     return (LayerNorm, RmsNorm)[kind - 2](axis, 1e-2)(x, *weights)

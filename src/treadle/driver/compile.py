@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 
 from treadle.base.errors import ModelImportError
-from treadle.driver.build import build
+from treadle.driver.build import ENTRY, build
 from treadle.driver.executable import Executable
 from treadle.driver.options import make_options
 from treadle.driver.pipelines import graph_pipeline
+from treadle.ir.graph import GraphFunction
 from treadle.ir.module import Module
 from treadle.ir.parser import parse
+from treadle.ir.verify import verify
 from treadle.ops import OPS_BY_NAME
 from treadle.passes.pipeline import Progress
 from treadle.target import Target
@@ -56,6 +58,7 @@ def compile(  # noqa: A001  (the word that users expect)
     """
     options = make_options(target, numerics, threads, cache)
     module, found = import_model(model, example_inputs, dynamic_shapes, fallback)
+    require_entry(module)
     graph = graph_pipeline().run(module, dump=options.dump, progress=progress)
     built = build(graph, options, progress)
     return Executable(graph, built, threads=options.threads, libraries={**found, **(libraries or {})})
@@ -93,8 +96,10 @@ def import_model(
     Raises:
         ModelImportError: E0610 for something that is no model, E0611 for a path that is missing or of an unknown kind;
             what the front end says.
+        VerifyError: E02xx for a module or text that breaks the rules of programs.
     """
     if isinstance(model, Module):
+        verify(model)
         return model, {}
     if isinstance(model, str | os.PathLike):
         return _import_path(Path(model), constants or {})
@@ -125,7 +130,7 @@ def _import_path(path: Path, constants: Mapping[str, np.ndarray]) -> tuple[Modul
         imported = import_module(path, constants=constants)
         return imported.module, imported.libraries
     if path.suffix == ".py":
-        return parse(path.read_text(), OPS_BY_NAME, source=str(path)), {}
+        return _parsed(path), {}
     if path.suffix == ".treadle":
         contents = artifact.read(path)
         return parse(contents.module_text, OPS_BY_NAME, contents.weights, source=str(path)), {}
@@ -134,3 +139,34 @@ def _import_path(path: Path, constants: Mapping[str, np.ndarray]) -> tuple[Modul
         f"'{path}' is of no kind that Treadle reads",
         help="pass an .onnx file, a .treadle file, or a .py file of Treadle's text",
     )
+
+
+def _parsed(path: Path) -> Module:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelImportError(
+            "E0611",
+            f"'{path}' cannot be read as text",
+            notes=(str(error),),
+            help="pass a .py file of Treadle's text",
+        ) from error
+    module = parse(text, OPS_BY_NAME, source=str(path))
+    verify(module)
+    return module
+
+
+def require_entry(module: Module) -> None:
+    """Refuse a module without an entry.
+
+    Raises:
+        ModelImportError: E0619 unless the module has a graph function ``main``.
+    """
+    if not isinstance(module.functions.get(ENTRY), GraphFunction):
+        known = ", ".join(f.name for f in module.graph_functions) or "none"
+        raise ModelImportError(
+            "E0619",
+            f"the module has no graph function '{ENTRY}'",
+            notes=(f"its graph functions: {known}",),
+            help=f"call the function that is to run '{ENTRY}'",
+        )

@@ -43,8 +43,8 @@ def make_options(
     modes = get_args(Numerics)
     if numerics not in modes:
         raise OptionError("E0830", f"there is no numerics mode {numerics!r}", help=f"use one of: {', '.join(modes)}")
-    if threads is not None and threads < 1:
-        raise OptionError("E0831", f"threads is {threads}", help="use at least one thread")
+    if threads is not None and (not isinstance(threads, int) or threads < 1):
+        raise OptionError("E0831", f"threads is {threads!r}", help="use at least one thread")
     environment = read_environment()
     cores = available_threads()
     machine = target if isinstance(target, Target) else Target.parse(target)

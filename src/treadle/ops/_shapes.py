@@ -113,6 +113,16 @@ def check_field(
         raise fail(op, "E0108", message, help)
 
 
+def check_dims(op: Op, dims: Sequence[ExprLike]) -> None:
+    """E0108 unless every dimension in a field is an integer expression, or a whole number of zero
+    or more."""
+    for d in dims:
+        x = as_expr(d)
+        size = int_value(x)
+        whole = not x.dtype.is_float and not x.dtype.is_bool and (size is None or size >= 0)
+        check_field(op, whole, f"{d} is no dimension", "give whole numbers of zero or more")
+
+
 def normalize_axis(op: Op, axis: int, ndim: int) -> int:
     """The axis counted from the front; E0104 if it is out of range."""
     if not -ndim <= axis < ndim:

@@ -230,10 +230,10 @@ class Gelu(Activation):
         return super().infer(*types)
 
     def formula(self, *xs: Expr) -> Expr:
-        """x / 2 · (1 + erf(x / √2)), or with tanh."""
+        """The scalar function, which keeps its digits far below zero; or with tanh."""
         x = xs[0]
         if self.approximate == "none":
-            return x * 0.5 * (apply("erf", x * math.sqrt(0.5)) + 1.0)
+            return apply("gelu_erf", x)
         return x * 0.5 * (apply("tanh", (x * x * x * _CUBE + x) * _ROOT) + 1.0)
 
     def meaning(self, x: Array) -> Array:

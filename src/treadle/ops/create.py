@@ -25,7 +25,7 @@ from treadle.ir.loop_builder import LoopBuilder
 from treadle.ir.op import Op, Samples
 from treadle.ir.tensor import TensorFunction
 from treadle.ir.types import TensorType
-from treadle.ops._shapes import check_dtype, check_field, dim, operands, tensor_type
+from treadle.ops._shapes import check_dims, check_dtype, check_field, dim, operands, tensor_type
 
 
 def known_shape(shape: tuple[ExprLike, ...]) -> tuple[int, ...]:
@@ -49,6 +49,7 @@ class Full(Op):
     def infer(self, *types: TensorType) -> TensorType:
         """What the fields say."""
         operands(self, types, 0)
+        check_dims(self, self.shape)
         return tensor_type(self.shape, self.dtype)
 
     def reference(self, *arrays: np.ndarray) -> np.ndarray:
@@ -102,6 +103,8 @@ class Arange(Op):
         if not any(isinstance(x, Expr) for x in numbers):
             start, stop, step = (x for x in numbers if not isinstance(x, Expr))
             check_field(self, step != 0, "the step must not be zero")
+            finite = all(np.isfinite(x) for x in (start, stop, step))
+            check_field(self, finite, "start, stop and step must be finite")
             return const(max(0, int(np.ceil((stop - start) / step))))
         step = int_value(self.step) if isinstance(self.step, Expr | int) else None
         whole = not any(isinstance(x, float) for x in numbers)

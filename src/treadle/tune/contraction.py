@@ -8,7 +8,7 @@ them, one value per row of the tile.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, prod
 
 from treadle.expr.scalar import Apply, Expr, Var, int_value, variables
 from treadle.expr.simplify import simplify
@@ -18,8 +18,8 @@ from treadle.ir.tensor import Block, Buffer, IterVar, Load, TensorFunction
 from treadle.passes.kinds import contraction_operands, only_store
 from treadle.target import Target
 
-GUESS = 128
-"""What a symbolic extent is taken for."""
+GUESSES = ((1, 4.0), (128, 1.0))
+"""What symbolic extents are taken for, and with what weight: a tile must do for many rows, and well for a single one."""
 
 _MAX_VECTORS = 4
 _MAX_ROWS = 14
@@ -117,9 +117,9 @@ def _tiles(
             stride = stride_of(found.operands[operand], axis.var)
             packable = can_pack(found, operand, axis.var)
             constant = found.operands[operand].buffer in constants and packable
-            if stride != 1 and not packable:
+            if stride is None:
                 continue
-            packed = constant or stride != 1
+            packed = constant or (stride != 1 and packable)
             others = [a.var for a in found.free(1 - operand)] or [a.var for a in found.free(operand) if a is not axis]
             for row in (*others, None):
                 own = row is not None and row in found.axes_of(operand)
@@ -131,71 +131,66 @@ def _tiles(
                         loaded = vectors * rows if own else vectors
                         if rows * vectors + min(loaded, vectors) + 1 > registers:
                             continue
-                        cycles = _cycles(found, axis, row, vectors, lanes, rows, own, apart, packed, constant)
+                        gathered = stride != 1 and not packed
+                        shape = _Shape(vectors, lanes, rows, own, apart, packed, constant, gathered)
+                        cycles = sum(weight * _cycles(found, axis, row, shape, guess) for guess, weight in GUESSES)
                         yield Tile(operand, axis.var, row, vectors, lanes, rows, packed, cycles)
 
 
-def _cycles(
-    found: Contraction,
-    axis: IterVar,
-    row: Var | None,
-    vectors: int,
-    lanes: int,
-    rows: int,
-    own: bool,
-    apart: bool,
-    packed: bool,
-    constant: bool,
-) -> float:
-    """Estimated cycles of the whole contraction with one tile."""
-    extents = {i.var: extent_of(i) for i in found.block.iters}
-    steps = 1.0
-    for i in found.reduce:
-        steps *= extents[i.var]
-    rest = 1.0
-    for i in found.spatial:
-        if i.var not in (axis.var, row):
-            rest *= extents[i.var]
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """What the time of a tile depends on beside the extents: ``own`` says that the rows belong to the vector operand,
+    ``apart`` that they lie on cache lines of their own, ``constant`` that packing costs nothing at run time, ``gathered``
+    that the lanes are fetched one by one.
+    """
+
+    vectors: int
+    lanes: int
+    rows: int
+    own: bool
+    apart: bool
+    packed: bool
+    constant: bool
+    gathered: bool
+
+
+def _cycles(found: Contraction, axis: IterVar, row: Var | None, tile: _Shape, guess: int) -> float:
+    """Estimated cycles per product of vectors that is needed, with symbolic extents taken for ``guess``."""
+    extents = {i.var: extent_of(i, guess) for i in found.block.iters}
+    steps = float(prod(extents[i.var] for i in found.reduce))
+    rest = float(prod(extents[i.var] for i in found.spatial if i.var not in (axis.var, row)))
     columns = extents[axis.var]
-    across = ceil(columns / (vectors * lanes))
-    # The vectors of the last tile beyond the columns are computed for nothing, unless rows of lanes are dropped whole.
+    across = ceil(columns / (tile.vectors * tile.lanes))
     down = 1 if row is None else extents[row]
-    full, short = divmod(down, rows)
-    per_tile = _step(vectors, rows, own, apart) * full
-    per_tile += _step(vectors, int(short), own, apart) if short else 0.0
+    full, short = divmod(down, tile.rows)
+    per_tile = _step(tile, tile.rows) * full + (_step(tile, short) if short else 0.0)
     compute = rest * across * per_tile * steps
-    stores = rest * down * ceil(columns / lanes)
+    stores = rest * down * ceil(columns / tile.lanes)
     contiguous = stride_of(Load(found.output, found.result), axis.var) == 1
-    writing = stores * (1.0 if contiguous else _SCATTER_CYCLES * lanes)
+    writing = stores * (1.0 if contiguous else _SCATTER_CYCLES * tile.lanes)
     packing = 0.0
-    if packed and not constant:
-        uses = max(1.0, rest / max(1.0, _batch(found, extents)))
-        packing = steps * columns * _GATHER_CYCLES * rest / uses
-    return compute + writing + packing
+    if tile.packed and not tile.constant:
+        both = found.axes_of(0) & found.axes_of(1)
+        batch = prod(extents[i.var] for i in found.spatial if i.var in both)
+        packing = steps * columns * _GATHER_CYCLES * batch
+    needed = rest * down * columns / tile.lanes * steps
+    return (compute + writing + packing) / max(needed, 1.0)
 
 
-def _batch(found: Contraction, extents: dict[Var, int]) -> float:
-    """How many independent products there are."""
-    total = 1.0
-    both = found.axes_of(0) & found.axes_of(1)
-    for i in found.spatial:
-        if i.var in both:
-            total *= extents[i.var]
-    return total
+def _step(tile: _Shape, rows: int) -> float:
+    """Cycles of one step of the reduction for a tile of so many rows."""
+    products = tile.vectors * rows
+    vectors = products if tile.own else tile.vectors
+    loads = vectors * (tile.lanes * _LOADS_PER_CYCLE * _GATHER_CYCLES if tile.gathered else 1) + rows
+    streamed = tile.vectors * _STREAM_CYCLES
+    each = _LINE_CYCLES if tile.apart else _BROADCAST_CYCLES
+    return max(float(products), loads / _LOADS_PER_CYCLE, streamed, _LATENCY) + _OVERHEAD + rows * each
 
 
-def _step(vectors: int, rows: int, own: bool, apart: bool) -> float:
-    """Cycles of one step of the reduction for one tile; rows that lie apart touch a cache line each."""
-    products = vectors * rows
-    loads = (products + 1) if own else vectors + rows
-    streamed = vectors * _STREAM_CYCLES
-    return max(float(products), loads / _LOADS_PER_CYCLE, streamed, _LATENCY) + _OVERHEAD + rows * (_LINE_CYCLES if apart else _BROADCAST_CYCLES)
-
-
-def extent_of(axis: IterVar) -> int:
+def extent_of(axis: IterVar, guess: int) -> int:
     """The extent of an axis, or a guess at it."""
     value = int_value(simplify(axis.extent))
-    return GUESS if value is None else value
+    return guess if value is None else value
 
 
 def stride_of(load: Load, axis: Var) -> int | None:

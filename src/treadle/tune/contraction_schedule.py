@@ -48,10 +48,18 @@ def schedule_contraction(
     if copy is not None:
         fresh = s.compute_at(copy, panel)
         s.transform_layout(copy, _panels(found, tile))
-        column = fresh[load.indices.index(tile.vector_axis) - load.buffer.ndim]
-        s.reorder(*(x for x in fresh if x != column), column)
-        s.vectorize(s.split(column, (None, tile.lanes))[-1])
+        column = _loop_of(s, copy, load.indices.index(tile.vector_axis), fresh)
+        if column is not None:
+            s.reorder(*(x for x in fresh if x != column), column)
+            s.vectorize(s.split(column, (None, tile.lanes))[-1])
     return True
+
+
+def _loop_of(s: Schedule, block: str, axis: int, names: tuple[str, ...]) -> str | None:
+    """The loop, one of ``names``, that an axis of a block is bound to."""
+    node = find_block(s.function, block)
+    used = () if node is None else variables(node.iters[axis].binding)
+    return next((v.name for v in used if v.name in names), None)
 
 
 def _loops(function: TensorFunction, found: Contraction) -> _Loops:

@@ -6,7 +6,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from treadle.base.errors import ModelImportError
+from treadle.base.errors import ModelImportError, RuntimeFault
 from treadle.expr.scalar import Var
 from treadle.frontend.onnx import NeedsValue, import_module
 from treadle.ir.calls import Cond, WhileLoop
@@ -313,3 +313,29 @@ class TestVersions:
         )
         text = "m (float[2, 3] x) => (float[1, 2, 3] y) <int64[1] a = {0}> { y = Unsqueeze(x, a) }"
         check(graph(text, 13), floats(2, 3))
+
+
+class TestAssumptions:
+    def test_dimensions_that_may_be_equal_are_checked_when_the_program_is_called(self):
+        proto = graph("m (float[a, 2] x, float[b, 2] z) => (float[?, 2] y) { y = Add(x, z) }")
+        assert len(main_of(proto).assumes) == 1
+        check(proto, floats(3, 2), floats(3, 2))
+        with pytest.raises(RuntimeFault, match="E0765"):
+            run(import_module(proto).module, "main", floats(3, 2), floats(4, 2))
+
+    def test_so_are_those_of_a_concatenation_but_at_its_axis(self):
+        proto = graph("""
+            m (float[2, n, k] x) => (float[2, ?, ?] y)
+            <int64[1] two = {2}, int64[1] end = {99}, int64[1] axis = {1}, int64[1] zero = {0}> {
+                half = Slice(x, zero, end, axis, two)
+                twice = Concat<axis = 1>(half, half)
+                y = Concat<axis = 2>(x, twice)
+            }""")
+        check(proto, floats(2, 4, 3))
+        with pytest.raises(RuntimeFault, match="E0765"):
+            run(import_module(proto).module, "main", floats(2, 5, 3))
+
+    def test_a_dimension_of_one_stretches_without_an_assumption(self):
+        proto = graph("m (float[a, 1] x, float[b] z) => (float[a, b] y) { y = Mul(x, z) }")
+        assert ops_of(main_of(proto)) == ["mul"]
+        check(proto, floats(3, 1), floats(4))

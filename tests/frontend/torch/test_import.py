@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.export import Dim
 
-from treadle.base.errors import ModelImportError
+from treadle.base.errors import ModelImportError, RuntimeFault
 from treadle.frontend.torch import import_module
 from treadle.ir.calls import CallLibrary, Cond, WhileLoop
 from treadle.ir.interpret import run
@@ -118,6 +118,11 @@ SIZES = {
     "view_product": lambda x: x.reshape(-1),
     "slice_to_end": lambda x: x[1:],
     "slice_from_end": lambda x: x[-1:],
+    "halves": lambda x: x[: x.shape[0] // 2],
+    "slice_by_size": lambda x: x[x.shape[0] // 2 :],
+    "slice_by_size_from_end": lambda x: x[-(x.shape[0] // 2) :],
+    "slice_between_sizes": lambda x: x[-(x.shape[0] // 2) : x.shape[0] - 1],
+    "write_first": lambda x: torch.slice_scatter(x, x[:1] * 2, 0, 0, 1),
     "drop_last": lambda x: x[:-1],
     "slice_step": lambda x: x[::2],
     "split_columns": lambda x: x.split(2, 1),
@@ -161,6 +166,18 @@ def test_sizes_stay_symbolic(agrees):
         names=list(SIZES),
     )
     assert str(imported.module.graph("main").params[0].type) == "Tensor[(n, 4), f32]"
+
+
+def test_what_must_hold_of_sizes_is_a_fact(agrees):
+    def thirds(x):
+        torch._check(x.shape[0] % 3 == 0)
+        return x.view(3, -1)
+
+    dims = ({0: Dim("n", min=3, max=99)},)
+    imported = agrees(thirds, torch.randn(6, 4), dynamic_shapes=dims, others=(torch.randn(12, 4),))
+    assert "n % 3 == 0" in {str(a) for a in imported.module.graph("main").assumes}
+    with pytest.raises(RuntimeFault, match="n % 3 == 0"):
+        run(imported.module, "main", np.zeros((7, 4), np.float32))
 
 
 def test_derived_dims_relate_inputs(agrees):

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _ZEROS = "@treadle.zeros = internal constant [256 x i8] zeroinitializer, align 64"
 _DUMMY_BYTES = 256
+# Strides up to this are loaded as one vector with gaps.
+_NEAR = 4
 
 
 def load(e: Evaluator, x: Load) -> Operand:
@@ -107,7 +109,22 @@ def _load_lanes(e: Evaluator, buffer: Buffer, place: Place, mask: Operand | None
     if stride == -1:
         last = Place(place.offset - (place.lanes - 1), place.lanes, number(1))
         return _reverse(e, _load_row(e, buffer, last, None), place.lanes)
+    if 1 < stride <= _NEAR:
+        return _load_spread(e, buffer, place, stride)
     return _load_each(e, buffer, place, stride)
+
+
+def _load_spread(e: Evaluator, buffer: Buffer, place: Place, stride: int) -> Operand:
+    """Lanes a few elements apart: one long vector from the first to the last, of which some are kept."""
+    w = e.writer
+    length = (place.lanes - 1) * stride + 1
+    kind = f"<{length} x {scalar_memory(buffer.dtype)}>"
+    pointer = e.pointer(buffer, place.offset)
+    whole = w.assign(kind, f"load {kind}, {pointer}, align {_alignment(buffer)}")
+    kept = ", ".join(f"i32 {lane * stride}" for lane in range(place.lanes))
+    result = f"<{place.lanes} x {scalar_memory(buffer.dtype)}>"
+    picks = f"<{place.lanes} x i32> <{kept}>"
+    return w.assign(result, f"shufflevector {whole}, {kind} poison, {picks}")
 
 
 def _load_row(e: Evaluator, buffer: Buffer, place: Place, mask: Operand | None) -> Operand:

@@ -4,14 +4,41 @@ operators."""
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol, cast
 
 import onnx
 from onnx import AttributeProto, FunctionProto, ModelProto, NodeProto, TypeProto
-from onnx.defs import OpSchema, SchemaError
+from onnx.defs import SchemaError
 
 from treadle.frontend.onnx.converter import DOMAIN
 
 Opsets = Mapping[str, int]
+
+
+class Schema(Protocol):
+    """What is used of ``onnx.defs.OpSchema``, which has no complete types."""
+
+    has_function: bool
+    has_context_dependent_function: bool
+    function_opset_versions: Sequence[int]
+    context_dependent_function_opset_versions: Sequence[int]
+    attributes: Mapping[str, "SchemaAttribute"]
+
+    def get_function_with_opset_version(self, version: int, /) -> bytes | FunctionProto:
+        """The body at a version."""
+        ...
+
+    def get_context_dependent_function_with_opset_version(
+        self, version: int, node: bytes, types: list[bytes], /
+    ) -> bytes:
+        """The body at a version for a node and the types of its operands, serialized."""
+        ...
+
+
+class SchemaAttribute(Protocol):
+    """What is used of an attribute of a schema."""
+
+    default_value: AttributeProto
 
 
 def domain_of(name: str) -> str:
@@ -38,11 +65,11 @@ class Bodies:
         """The function of the model that a node calls."""
         return self._local.get((domain_of(node.domain), node.op_type))
 
-    def schema(self, node: NodeProto, opsets: Opsets) -> OpSchema | None:
+    def schema(self, node: NodeProto, opsets: Opsets) -> Schema | None:
         """ONNX's definition of a node's operator at the version that is imported."""
         version = opsets.get(domain_of(node.domain), 1)
         try:
-            return onnx.defs.get_schema(node.op_type, version, node.domain)
+            return cast("Schema", onnx.defs.get_schema(node.op_type, version, node.domain))
         except SchemaError:
             return None
 
@@ -82,7 +109,7 @@ def _function(data: bytes | FunctionProto) -> FunctionProto:
     return FunctionProto.FromString(data) if isinstance(data, bytes) else data
 
 
-def _with_defaults(schema: OpSchema, function: FunctionProto) -> FunctionProto:
+def _with_defaults(schema: Schema, function: FunctionProto) -> FunctionProto:
     """The function with the defaults of the operator's attributes."""
     result = FunctionProto()
     result.CopyFrom(function)

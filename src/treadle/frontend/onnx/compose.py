@@ -10,7 +10,7 @@ from onnx.helper import tensor_dtype_to_np_dtype
 
 from treadle.base.errors import ModelImportError
 from treadle.expr.dtype import DType, boolean, f32, from_numpy, i64
-from treadle.expr.scalar import Expr, ExprLike, as_expr, int_value
+from treadle.expr.scalar import Expr, ExprLike, as_expr, eq, int_value
 from treadle.expr.simplify import simplify
 from treadle.ir.graph_builder import Traced
 from treadle.ir.op import Op
@@ -25,6 +25,38 @@ from treadle.ops.reshape import Reshape
 from treadle.ops.shape import Concat, Permute, Slice
 
 Number = float | bool | Traced
+
+
+def agreeing(*xs: Traced, but: int | None = None) -> tuple[Traced, ...]:
+    """Operands of an operation that broadcasts, or (with ``but``) needs equal dimensions but at
+    that axis: where two dimensions may be equal for some symbols only, the program assumes that
+    they are, which is checked when it is called.
+    """
+    rank = max(x.ndim for x in xs)
+    common: list[Expr] = []
+    for k in range(rank):
+        # Counted from the last axis; a number says more than a symbol.
+        dims = [x.shape[x.ndim - 1 - k] for x in xs if k < x.ndim]
+        stretched = [d for d in dims if int_value(d) != 1] or dims
+        common.append(next((d for d in stretched if int_value(d) is not None), stretched[0]))
+    skipped = None if but is None else rank - 1 - but
+    return tuple(_asserted(x, common, skipped) for x in xs)
+
+
+def _asserted(x: Traced, common: Sequence[Expr], skipped: int | None) -> Traced:
+    for axis, d in enumerate(x.shape):
+        k = x.ndim - 1 - axis
+        if k != skipped and _may_be(d, common[k]):
+            x.builder.assumes.append(eq(d, common[k]))
+            x = Slice(axis, 0, common[k])(x)
+    return x
+
+
+def _may_be(d: Expr, other: Expr) -> bool:
+    """Whether two dimensions, not provably equal, are equal for some values of their symbols."""
+    if int_value(d) is not None or same_dim(d, other):
+        return False
+    return int_value(simplify(d - other)) is None
 
 
 def literal(x: Traced, value: float | bool) -> Traced:

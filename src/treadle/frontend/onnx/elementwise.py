@@ -3,6 +3,7 @@
 from treadle.expr.dtype import f32, f64
 from treadle.frontend.onnx.compose import (
     add,
+    agreeing,
     both,
     cast,
     div,
@@ -83,7 +84,7 @@ def _unary(operator: str, op: Op) -> Converter:
 
 def _binary(operator: str, op: Op) -> Converter:
     def convert(a: Traced, b: Traced) -> Traced:
-        return op(a, b)
+        return op(*agreeing(a, b))
 
     return converter(operator, since=7)(convert)
 
@@ -110,7 +111,7 @@ def aligned(a: Traced, b: Traced, axis: int | None) -> Traced:
 @converter("Div", since=7)
 def divide(a: Traced, b: Traced) -> Traced:
     """Integers: towards zero."""
-    return (Div() if a.dtype.is_float else TruncDiv())(a, b)
+    return (Div() if a.dtype.is_float else TruncDiv())(*agreeing(a, b))
 
 
 @converter("Div")
@@ -122,7 +123,7 @@ def divide_old(a: Traced, b: Traced, *, broadcast: int = 0, axis: int | None = N
 @converter("Mod", since=10)
 def mod(a: Traced, b: Traced, *, fmod: int = 0) -> Traced:
     """The remainder of the divisor's sign, or with ``fmod`` of the dividend's."""
-    return (Fmod() if fmod else Mod())(a, b)
+    return (Fmod() if fmod else Mod())(*agreeing(a, b))
 
 
 @converter("Pow", since=7)
@@ -142,8 +143,8 @@ def power_old(a: Traced, b: Traced, *, broadcast: int = 0, axis: int | None = No
 
 def _variadic(operator: str, op: Op) -> Converter:
     def convert(*xs: Traced) -> Traced:
-        result = xs[0]
-        for x in xs[1:]:
+        result, *others = agreeing(*xs)
+        for x in others:
             result = op(result, x)
         return result
 
@@ -189,7 +190,7 @@ def is_inf(x: Traced, *, detect_negative: int = 1, detect_positive: int = 1) -> 
 @converter("Where", since=9)
 def choose(condition: Traced, a: Traced, b: Traced) -> Traced:
     """``a`` where the condition holds, else ``b``."""
-    return Where()(condition, a, b)
+    return Where()(*agreeing(condition, a, b))
 
 
 @converter("Clip", since=11)

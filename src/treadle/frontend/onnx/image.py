@@ -1,5 +1,7 @@
 """Resampling of images."""
 
+import math
+
 from treadle.base.errors import ModelImportError
 from treadle.expr.scalar import Expr, as_expr, int_value
 from treadle.expr.simplify import simplify
@@ -13,6 +15,10 @@ from treadle.ops import GridSample, Resize
 
 def _scaled(size: Expr, scale: float) -> Expr:
     """floor(size * scale); symbols need a whole scale, or one over a whole number."""
+    if not math.isfinite(scale) or scale <= 0:
+        raise ModelImportError(
+            "E0605", f"an image cannot be scaled by {scale}", help="scales are positive numbers"
+        )
     known = int_value(size)
     if known is not None:
         return as_expr(int(known * float(scale) + 1e-9) if scale < 1 else int(known * float(scale)))

@@ -75,7 +75,7 @@ class Importer:
             if declared.name not in scope.values:
                 scope.values[declared.name] = self._input(declared, region)
         self._nodes(graph.node, region, scope)
-        results = [region.traced(self._value(o.name, scope), o.name) for o in graph.output]
+        results = [region.traced(self._value(o.name, scope)) for o in graph.output]
         self.program.functions = {name: region.builder.finish(*results), **self.program.functions}
         return Module(self.program.functions, self._used_constants())
 
@@ -92,7 +92,9 @@ class Importer:
 
     def _initializers(self, graph: GraphProto, scope: Scope) -> None:
         for tensor in graph.initializer:
-            scope.values[tensor.name] = Operand(known=Known.of(array_of(tensor, self.folder)))
+            scope.values[tensor.name] = Operand(
+                known=Known.of(array_of(tensor, self.folder), tensor.name)
+            )
         if graph.sparse_initializer:
             raise ModelImportError(
                 "E0604",

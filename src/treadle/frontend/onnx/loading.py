@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 from onnx import ModelProto, TensorProto, numpy_helper
-from onnx.external_data_helper import uses_external_data
+from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
 
 from treadle.base.errors import ModelImportError
 from treadle.frontend.onnx.compose import element_type
@@ -84,7 +84,7 @@ def _external(tensor: TensorProto, folder: Path | None) -> np.ndarray:
     try:
         loaded = TensorProto()
         loaded.CopyFrom(tensor)
-        onnx.external_data_helper.load_external_data_for_tensor(loaded, str(folder))
+        load_external_data_for_tensor(loaded, str(folder))
         return numpy_helper.to_array(loaded)
     except (OSError, ValueError, onnx.checker.ValidationError) as error:
         raise ModelImportError(

@@ -7,6 +7,7 @@ from treadle.expr.dtype import i64
 from treadle.expr.scalar import Expr, as_expr, ceildiv, int_value, maximum, minimum, select
 from treadle.expr.simplify import simplify
 from treadle.frontend.onnx.compose import (
+    agreeing,
     along_axis,
     axis_of,
     cast,
@@ -143,7 +144,8 @@ def expand_to(x: Traced, shape: Known) -> Traced:
 @converter("Concat", since=4)
 def concat_all(*xs: Traced, axis: int) -> Traced:
     """One after another."""
-    return xs[0] if len(xs) == 1 else Concat(axis_of(axis, xs[0].ndim))(*xs)
+    k = axis_of(axis, xs[0].ndim)
+    return xs[0] if len(xs) == 1 else Concat(k)(*agreeing(*xs, but=k))
 
 
 def split_at(x: Traced, axis: int, sizes: Sequence[Expr]) -> tuple[Traced, ...]:

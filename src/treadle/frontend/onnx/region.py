@@ -8,14 +8,13 @@ import numpy as np
 from onnx import GraphProto
 
 from treadle.base.errors import InternalError, ModelImportError
-from treadle.expr.dtype import DType, from_numpy
+from treadle.expr.dtype import DType
 from treadle.expr.scalar import Const, Expr, Var, as_expr
 from treadle.frontend.onnx.value import Known, NeedsValue, Operand, no_tensor
 from treadle.ir.graph import Atom, ConstantRef, GraphFunction, Literal, ShapeLiteral, Value
 from treadle.ir.graph_builder import GraphBuilder, Traced
 from treadle.ir.module import Constant
 from treadle.ir.op import Op
-from treadle.ir.types import tensor
 from treadle.ops.elementwise import Cast
 from treadle.ops.reshape import Reshape, reshaped
 from treadle.ops.shape import Concat
@@ -30,21 +29,21 @@ class Program:
     functions: dict[str, GraphFunction] = field(default_factory=dict[str, GraphFunction])
     constants: dict[str, Constant] = field(default_factory=dict[str, Constant])
     symbols: dict[str, Var] = field(default_factory=dict[str, Var])
+    _references: dict[Known, ConstantRef] = field(default_factory=dict[Known, ConstantRef])
     _names: GraphBuilder = field(default_factory=lambda: GraphBuilder("names"))
 
     def fresh(self, hint: str) -> str:
         """A name for a function or a constant that no other has."""
         return self._names.fresh(hint)
 
-    def constant(self, array: np.ndarray, hint: str) -> ConstantRef:
-        """A constant of the module; its array must not change any more."""
-        dtype = from_numpy(array.dtype)
-        if dtype is None:
-            raise InternalError(f"no element type for {array.dtype}")
-        name = self.fresh(hint)
-        type_ = tensor(array.shape, dtype)
-        self.constants[name] = Constant(type_, array)
-        return ConstantRef(name, type_)
+    def constant(self, value: Known) -> ConstantRef:
+        """Numbers as a constant of the module, the same for all functions that use them."""
+        found = self._references.get(value)
+        if found is None:
+            name = self.fresh(value.name)
+            self.constants[name] = Constant(value.type, value.array)
+            found = self._references[value] = ConstantRef(name, value.type)
+        return found
 
 
 @dataclass(eq=False)
@@ -79,27 +78,27 @@ class Region:
         self.taken[x.atom] = (outside, inside)
         return inside
 
-    def traced(self, operand: Operand, hint: str = "constant") -> Traced:
+    def traced(self, operand: Operand) -> Traced:
         """An operand as a value of this function; one that is only known becomes a constant or is
         computed."""
         if operand.traced is not None:
             return self.bring(operand.traced)
         if operand.known is None:
             raise no_tensor()
-        return self.known(operand.known, hint)
+        return self.known(operand.known)
 
-    def known(self, value: Known, hint: str = "constant") -> Traced:
+    def known(self, value: Known) -> Traced:
         """A known value as a value of this function."""
         found = self._made.get(value)
         if found is None:
-            found = self._made[value] = self._make(value, hint)
+            found = self._made[value] = self._make(value)
         return found
 
-    def _make(self, value: Known, hint: str) -> Traced:
+    def _make(self, value: Known) -> Traced:
         if value.array.ndim == 0:
             return Traced(self.builder, Literal(value.literal()))
         if value.is_concrete:
-            return Traced(self.builder, self.program.constant(value.array, hint))
+            return Traced(self.builder, self.program.constant(value))
         parts = [self._element(x, value.dtype) for x in value.exprs()]
         flat = parts[0] if len(parts) == 1 else self.builder.emit(Concat(0), *parts)
         return reshaped(flat, value.type.dims)

@@ -16,19 +16,21 @@ from treadle.ir.types import TensorType, tensor
 class Known:
     """A value known at import: numbers, or (an array of NumPy's ``object``) scalar expressions.
 
-    Integers among the expressions are i64 whatever ``dtype`` says: they count dimensions.
+    ``name`` is that of the constant of the module, if it becomes one. Integers among the
+    expressions are i64 whatever ``dtype`` says: they count dimensions.
     """
 
     array: np.ndarray
     dtype: DType
+    name: str = "constant"
 
     @staticmethod
-    def of(array: np.ndarray) -> "Known":
+    def of(array: np.ndarray, name: str = "constant") -> "Known":
         """Numbers; InternalError if the house has no such element type."""
         dtype = from_numpy(array.dtype)
         if dtype is None:
             raise InternalError(f"no element type for {array.dtype}")
-        return Known(array, dtype)
+        return Known(array, dtype, name)
 
     @staticmethod
     def symbolic(array: np.ndarray, dtype: DType) -> "Known":

@@ -8,14 +8,24 @@ import torch
 from torch import fx
 
 from treadle.expr.dtype import DType, i64
-from treadle.expr.scalar import Const, Expr, as_expr, cast, int_value
+from treadle.expr.scalar import (
+    Apply,
+    Const,
+    Expr,
+    Var,
+    as_expr,
+    cast,
+    int_value,
+    substitute,
+)
 from treadle.expr.simplify import simplify
 from treadle.frontend.torch.dtypes import from_torch
 from treadle.frontend.torch.symbols import Symbols
+from treadle.ir.calls import MatchCast
 from treadle.ir.graph_builder import GraphBuilder, Traced
 from treadle.ir.op import Op
 from treadle.ir.types import TensorType
-from treadle.ops._shapes import same_dims
+from treadle.ops._shapes import product, same_dim, same_dims
 from treadle.ops.broadcast import Expand
 from treadle.ops.create import Arange, Full
 from treadle.ops.elementwise import Cast
@@ -25,6 +35,7 @@ from treadle.ops.shape import Permute
 Number = int | float | bool
 Operand = Traced | Expr | Number
 Size = Expr | int
+Dims = tuple[Size, ...]
 Converted = Traced | tuple[Traced | None, ...]
 Converter = Callable[..., Converted]
 
@@ -90,7 +101,24 @@ class Context:
     def reshape(self, x: Traced, shape: Sequence[Size]) -> Traced:
         """``x`` in another shape; itself when it has that one."""
         dims = plain(shape)
-        return x if same_dims(x.shape, dims) else self.emit(Reshape(dims), x)
+        if same_dims(x.shape, dims):
+            return x
+        if not same_dim(product(x.shape), product(dims)):
+            x, dims = self._by_divisors(x, dims)
+        return self.emit(Reshape(dims), x)
+
+    def _by_divisors(self, x: Traced, dims: Dims) -> tuple[Traced, Dims]:
+        """Both shapes with ``n // k * k`` for ``n`` where the program asserts that k divides n."""
+        values: dict[Var, Expr] = {}
+        for fact in self.builder.assumes:
+            found = _divided(fact)
+            if found is not None:
+                values[found[0]] = (found[0] // found[1]) * found[1]
+        known_dims = tuple(simplify(substitute(d, values)) for d in x.shape)
+        if not values or same_dims(known_dims, x.shape):
+            return x, dims
+        cast_ = MatchCast(TensorType(known_dims, x.ndim, x.dtype))
+        return self.emit(cast_, x), plain([substitute(as_expr(d), values) for d in dims])
 
     def expand(self, x: Traced, shape: Sequence[Size]) -> Traced:
         """``x`` repeated to a shape; itself when it has that one."""
@@ -108,6 +136,19 @@ class Context:
     def count(self, size: Size, dtype: DType = i64) -> Traced:
         """The numbers from zero up to a size."""
         return self.emit(Arange(0, plain_size(size), 1, dtype))
+
+
+def _divided(fact: Expr) -> tuple[Var, int] | None:
+    """The variable and the divisor of a fact ``n % k == 0``."""
+    if not isinstance(fact, Apply) or fact.fn != "eq":
+        return None
+    remainder, zero = fact.args
+    if int_value(zero) != 0:
+        remainder, zero = zero, remainder
+    if int_value(zero) != 0 or not isinstance(remainder, Apply) or remainder.fn != "mod":
+        return None
+    var, divisor = remainder.args[0], int_value(remainder.args[1])
+    return (var, divisor) if isinstance(var, Var) and divisor is not None else None
 
 
 def plain_size(x: Size) -> Size:

@@ -49,9 +49,9 @@ def import_module(
 
     The parameters of ``main`` are the tensors among the arguments, flattened in order; its results
     the tensors and numbers that ``forward`` returns, flattened; ``None`` is left out. Parameters
-    and buffers of the model become constants that share its memory, so the model must not be trained
-    further while the module is in use. A change of a buffer by ``forward`` is dropped, with a
-    warning.
+    and buffers of the model become constants that share its memory, so the model must not be
+    trained further while the module is in use. A change of a buffer by ``forward`` is dropped,
+    with a warning.
 
     With ``fallback="torch"``, operators without a translation become calls of ``libraries``, which
     run PyTorch.
@@ -101,7 +101,13 @@ def _exported(
     with _evaluating(model), torch.no_grad():
         try:
             program = torch.export.export(
-                model, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False
+                model,
+                args,
+                kwargs,
+                dynamic_shapes=dynamic_shapes,
+                strict=False,
+                # What PyTorch cannot show of sizes becomes a fact that a call checks.
+                prefer_deferred_runtime_asserts_over_guards=True,
             )
         except (UserError, RuntimeError, ValueError, TypeError) as e:
             first, *rest = [line.strip() for line in str(e).splitlines() if line.strip()] or [""]
@@ -197,7 +203,6 @@ def _imported(program: ExportedProgram, names: Mapping[str, str], fallback: bool
     _refuse_mutation(program)
     importing = Importing(Symbols(names), fallback)
     translator = GraphTranslator(importing, program.graph_module, _ENTRY)
-    _reserve(translator, names)
     _enter(translator, program)
     translator.builder.assumes.extend(range_facts(program.range_constraints, importing.symbols))
     results = _results(translator, program)
@@ -218,18 +223,14 @@ def _refuse_mutation(program: ExportedProgram) -> None:
         _LOG.warning("the new value of buffer '%s' is dropped: compiled models have no state", name)
 
 
-def _reserve(translator: GraphTranslator, names: Mapping[str, str]) -> None:
-    """Keep values from taking the names of symbols."""
-    for name in names.values():
-        translator.builder.fresh(name)
-
-
 def _enter(translator: GraphTranslator, program: ExportedProgram) -> None:
     """Give every placeholder a value: a parameter of ``main``, or a constant."""
     placeholders = [n for n in program.graph.nodes if n.op == "placeholder"]
     specs = program.graph_signature.input_specs
     for node in placeholders:
         translator.symbols.introduce_all(node.meta.get("val"))
+    for var in translator.symbols.known.values():
+        translator.builder.fresh(var.name)  # values take other names than sizes
     constants: dict[tuple[Any, ...], Traced] = {}
     for node, spec in zip(placeholders, specs, strict=True):
         if spec.kind is InputKind.USER_INPUT:

@@ -11,7 +11,8 @@ from torch._ops import HigherOrderOperator, OpOverload
 
 from treadle.base.errors import InternalError, ModelImportError, TypeMismatch
 from treadle.base.span import Span
-from treadle.expr.scalar import Const, Expr, variables
+from treadle.expr.bounds import Facts, prove
+from treadle.expr.scalar import Apply, Const, Expr
 from treadle.frontend.torch.context import (
     Context,
     Converted,
@@ -123,6 +124,10 @@ def import_graph(
     placeholders = graph.graph.find_nodes(op="placeholder")
     for node in placeholders:
         importing.symbols.introduce_all(node.meta["val"])
+    # The variables of sizes are no names for values, and none is negative.
+    for var in importing.symbols.known.values():
+        translator.builder.fresh(var.name)
+        translator.builder.assumes.append(var >= 0)
     dims = {str(d) for n in placeholders for d in getattr(n.meta["val"], "shape", ())}
     for node in placeholders:
         value = node.meta["val"]
@@ -279,10 +284,14 @@ class GraphTranslator:
         return found
 
     def _assume(self, claim: Any) -> None:
-        """What the program asserts of sizes becomes a fact."""
+        """What the program asserts of sizes becomes a fact, unless it follows from others."""
         value = self._value(claim)
-        if isinstance(value, Expr) and not isinstance(value, Const) and variables(value):
-            self.builder.assumes.append(value)
+        if not isinstance(value, Expr):
+            return
+        parts = value.args if isinstance(value, Apply) and value.fn == "and" else (value,)
+        for part in parts:
+            if not prove(part, Facts.of(self.builder.assumes)):
+                self.builder.assumes.append(part)
 
     def _checked(self, c: Context, result: Converted) -> Traced | tuple[Traced | None, ...] | None:
         """The result under the node's name, with the types that PyTorch has for it."""

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
+from itertools import count
 from typing import Any
 
 import torch
@@ -45,8 +46,12 @@ class Symbols:
     def introduce(self, theirs: str) -> Var:
         """The variable of a symbol that an input's shape has."""
         if theirs not in self.known:
-            self.known[theirs] = Var(self.names.get(theirs) or f"s{len(self.known)}")
+            self.known[theirs] = Var(self.names.get(theirs) or self._unused())
         return self.known[theirs]
+
+    def _unused(self) -> str:
+        taken = {*self.names.values(), *(v.name for v in self.known.values())}
+        return next(name for k in count() if (name := f"s{k}") not in taken)
 
     def introduce_all(self, value: Any) -> None:
         """Introduce every symbol in a tensor's shape, or in a symbolic number."""

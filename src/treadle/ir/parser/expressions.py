@@ -80,6 +80,7 @@ class Scope:
             raise self.source.error("E0005", error.message, node, help=_CAST) from None
 
 
+HIGHEST_DIM = 2**62
 _CAST = "convert one operand with cast(x, dtype)"
 
 
@@ -287,7 +288,21 @@ def dims_of(scope: Scope, node: ast.expr) -> tuple[Expr, ...]:
         raise scope.source.error(
             "E0003", "a shape is a tuple", node, help="one dimension is written (n,)"
         )
-    return tuple(scope.expr(d) for d in node.elts)
+    return tuple(_dim(scope, d) for d in node.elts)
+
+
+def _dim(scope: Scope, node: ast.expr) -> Expr:
+    written = number(scope.source, node)
+    found = scope.expr(node)
+    fits = written is None or (isinstance(written, int) and 0 <= written < HIGHEST_DIM)
+    if not fits or found.dtype.is_float or found.dtype.is_bool or found.dtype.lanes > 1:
+        raise scope.source.error(
+            "E0005",
+            f"{ast.unparse(node)} is no dimension",
+            node,
+            help="a dimension is a whole number below 2**62, or an expression over symbols",
+        )
+    return found
 
 
 def is_type(node: ast.AST) -> bool:

@@ -69,6 +69,18 @@ def scale_by_power(e: Emitter, x: Value, doubly_biased: Value) -> Value:
     return x * power_of_two(e, half) * power_of_two(e, doubly_biased - half)
 
 
+def shrink_offset(e: Emitter) -> int:
+    """Return what to reduce with before :func:`shrink_by_power`."""
+    return e.format.bias + e.pick(64, 512)
+
+
+def shrink_by_power(e: Emitter, x: Value, offset_exponent: Value) -> Value:
+    """Return ``x * 2**n``, denormals included, for ``n <= 0`` plus :func:`shrink_offset`: a power
+    that is never denormal, and then a constant.
+    """
+    return x * power_of_two(e, offset_exponent) * e.pick(2.0**-64, 2.0**-512)
+
+
 def exp_limits(e: Emitter) -> tuple[float, float]:
     """Return arguments at which ``exp`` has certainly become zero, and infinite."""
     return e.pick((-104.0, 89.0), (-746.0, 710.0))
@@ -143,6 +155,6 @@ def tanh(e: Emitter, x: Value) -> Value:
 def sigmoid(e: Emitter, x: Value) -> Value:
     """``1 / (1 + exp(-x))``, relatively accurate in the negative tail down to the denormals."""
     magnitude = e.at_most(e.abs(x), -exp_limits(e)[0])
-    r, shifted = reduce_ln2(e, -magnitude, 2 * e.format.bias)
-    small = scale_by_power(e, expm1_polynomial(e, r) + 1.0, shifted)
+    r, shifted = reduce_ln2(e, -magnitude, shrink_offset(e))
+    small = shrink_by_power(e, expm1_polynomial(e, r) + 1.0, shifted)
     return e.select(x < 0.0, small, 1.0) / (small + 1.0)

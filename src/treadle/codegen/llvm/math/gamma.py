@@ -78,8 +78,8 @@ def lgamma_positive(e: Emitter, x: Value, bits: int) -> Value:
 def lgamma(e: Emitter, x: Value) -> Value:
     """``log(|gamma(x)|)``; infinite at zero, at negative whole numbers and at infinity.
 
-    Error at most 6 ulp for positive arguments; for negative ones, between which the function has
-    zeros, at most as many ulp of one or of the result, whichever is larger.
+    Error at most 4 ulp for positive arguments, and 6 for negative ones, of the result or of one,
+    whichever is larger: the zeros between the poles are met absolutely.
     """
     wide = e.as_double()
     argument = x.widen("double") if e.is_single else x

@@ -234,7 +234,7 @@ def slice_scatter(
     axis = axis_of(dim, x.ndim)
     stride = known(step, "the step of a slice")
     count = source.shape[axis]
-    first, last = slice_bounds(x, axis, start, stop, count, stride)
+    first, last = slice_bounds(c, x.shape[axis], start, stop, count, stride)
     source = c.cast(source, x.dtype)
     if stride == 1:
         return _spliced(c, x, source, axis, first, last)

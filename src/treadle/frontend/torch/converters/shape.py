@@ -1,7 +1,8 @@
 """Views as values: reshapes, permutations, slices, joins; PyTorch has worked out the shapes."""
 
+from treadle.expr.bounds import Facts, prove
 from treadle.expr.dtype import i64
-from treadle.expr.scalar import Const, Expr, as_expr, int_value, minimum
+from treadle.expr.scalar import Const, Expr, as_expr, int_value
 from treadle.expr.simplify import simplify
 from treadle.frontend.torch.context import (
     Context,
@@ -65,26 +66,36 @@ def sliced(c: Context, x: Traced, axis: int, start: Size, stop: Size, step: int 
 
 
 def slice_bounds(
-    x: Traced, axis: int, start: Size | None, stop: Size | None, count: Expr, step: int
+    c: Context,
+    extent: Expr,
+    start: Size | None,
+    stop: Size | None,
+    count: Expr,
+    step: int,
 ) -> tuple[Size, Size]:
     """Where a slice of ``count`` elements starts and stops; PyTorch lets bounds reach too far."""
-    extent = x.shape[axis]
-    first: Size = 0 if start is None else start
-    position = int_value(first)
-    limit = int_value(extent)
-    if position is not None and position < 0:
-        first = extent + position if limit is None else max(0, limit + position)
-    elif position is not None and limit is not None:
-        first = min(position, limit)
-    elif position is None and isinstance(first, Expr) and limit is not None and stop is None:
-        # A start that may lie behind the end gives nothing.
-        first = minimum(first, Const(limit, i64))
-    # The last element decides, so that bounds beyond the end do no harm.
-    number = int_value(count)
-    if number is not None and number == 0:
+    if step == 1 and (stop is None or (int_value(stop) or 0) >= _FAR):
+        return simplify(extent - count), extent
+    first = _first(c, 0 if start is None else start, extent)
+    if int_value(count) == 0:
         return first, first
-    last = as_expr(first) + (as_expr(count) - 1) * step + 1 if step > 1 else as_expr(first) + count
+    # The last element decides, so that bounds beyond the end do no harm.
+    last = as_expr(first) + (count - 1) * step + 1 if step > 1 else as_expr(first) + count
     return first, last
+
+
+_FAR = 1 << 62  # what PyTorch writes for an open end is about the largest integer
+
+
+def _first(c: Context, start: Size, extent: Expr) -> Size:
+    """A start counted from the front, and no further than the end where both are known."""
+    position, limit = int_value(start), int_value(extent)
+    if position is None:
+        negative = prove(as_expr(start) < 0, Facts.of(c.builder.assumes))
+        return extent + start if negative else start
+    if limit is None:
+        return extent + position if position < 0 else position
+    return max(0, limit + position) if position < 0 else min(position, limit)
 
 
 def slice_tensor(
@@ -98,7 +109,7 @@ def slice_tensor(
     """x[start:stop:step] along one axis."""
     axis = axis_of(dim, x.ndim)
     stride = known(step, "the step of a slice")
-    first, last = slice_bounds(x, axis, start, stop, c.shape[axis], stride)
+    first, last = slice_bounds(c, x.shape[axis], start, stop, c.shape[axis], stride)
     return sliced(c, x, axis, first, last, stride)
 
 

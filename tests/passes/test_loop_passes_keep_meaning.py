@@ -1,0 +1,136 @@
+"""Every loop-level pass keeps the meaning of scheduled programs, and what the verifier asks."""
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from treadle.base.errors import ScheduleError
+from treadle.ir.analysis import blocks, enclosing_loops, statements
+from treadle.ir.interpret import run_tensor
+from treadle.ir.tensor import For, TensorFunction
+from treadle.ir.verify import verify_tensor_function
+from treadle.passes.lower_loops import LOOP_PASSES
+from treadle.schedule.trace import Schedule
+from treadle.target import Target
+from treadle.testing import ir, random_inputs, tensor_functions
+from treadle.tune.default import default_schedule
+
+MATMUL = """
+    @tensor.function
+    def f(X: Buffer[(n, 5), f32], W: Buffer[(5, 19), f32], Y: Output[(n, 19), f32]):
+        T = alloc((n, 19), f32)
+        for i in range(n):
+            for j in range(19):
+                for k in range(5):
+                    with block("T"):
+                        vi = spatial(n, i)
+                        vj = spatial(19, j)
+                        vk = reduction(5, k)
+                        with init():
+                            T[vi, vj] = f32(0.0)
+                        T[vi, vj] = T[vi, vj] + X[vi, vk] * W[vk, vj]
+        for p in range(n):
+            for q in range(19):
+                with block("Y"):
+                    vp = spatial(n, p)
+                    vq = spatial(19, q)
+                    Y[vp, vq] = max(T[vp, vq], f32(0.0))
+"""
+SOFTMAX = """
+    @tensor.function
+    def f(X: Buffer[(n, 21), f32], Y: Output[(n, 21), f32]):
+        M = alloc((n,), f32)
+        for i in range(n):
+            for j in range(21):
+                with block("M"):
+                    vi = spatial(n, i)
+                    vj = reduction(21, j)
+                    with init():
+                        M[vi] = f32("-inf")
+                    M[vi] = max(M[vi], X[vi, vj])
+        for p in range(n):
+            for q in range(21):
+                with block("Y"):
+                    vp = spatial(n, p)
+                    vq = spatial(21, q)
+                    Y[vp, vq] = X[vp, vq] - M[vp]
+"""
+PROGRAMS = tuple(ir(text).tensor_functions[0] for text in (MATMUL, SOFTMAX))
+QUIET = settings(deadline=None, suppress_health_check=list(HealthCheck))
+
+
+def whole_numbers(function: TensorFunction, seed: int) -> tuple[np.ndarray, ...]:
+    """Inputs whose sums are exact in any order."""
+    return tuple(np.trunc(a * 2).astype(a.dtype) for a in random_inputs(function, seed=seed))
+
+
+def assert_each_pass_keeps_meaning(function: TensorFunction, seed: int) -> None:
+    arrays = whole_numbers(function, seed)
+    expected = run_tensor(function, arrays)
+    for step in LOOP_PASSES:
+        function = step(function)
+        verify_tensor_function(function)
+        for a, b in zip(run_tensor(function, arrays), expected, strict=True):
+            np.testing.assert_array_equal(a, b.reshape(a.shape), err_msg=step.__name__)
+
+
+def attempt(draw: st.DrawFn, s: Schedule) -> None:
+    """One instruction at random; most of them are refused."""
+    loops = [x for x in statements(s.function.body) if isinstance(x, For)]
+    names = [b.name for b in blocks(s.function)]
+    loop, block = draw(st.sampled_from(loops)).var.name, draw(st.sampled_from(names))
+    chain = [x.var.name for b in blocks(s.function) for x in enclosing_loops(s.function, b)]
+    factors = draw(st.sampled_from(((None, 3), (None, 4), (None, 8), (None, 2, 8), (5, None))))
+    moves = (
+        lambda: s.split(loop, factors),
+        lambda: s.reorder(*draw(st.permutations(sorted(set(chain))))[:2]),
+        lambda: s.vectorize(loop),
+        lambda: s.unroll(loop),
+        lambda: s.parallel(loop),
+        lambda: s.compute_at(block, loop),
+        lambda: s.reverse_compute_at(block, loop),
+        lambda: s.decompose_reduction(block, loop),
+        lambda: s.rfactor(loop),
+        lambda: s.cache_write(block, draw(st.sampled_from(("register", "stack")))),
+    )
+    try:
+        draw(st.sampled_from(moves))()
+    except ScheduleError:
+        return
+
+
+@st.composite
+def scheduled(draw: st.DrawFn) -> TensorFunction:
+    s = Schedule(draw(st.sampled_from(PROGRAMS) | tensor_functions()))
+    for _ in range(draw(st.integers(0, 14))):
+        attempt(draw, s)
+    return s.function
+
+
+@settings(QUIET, max_examples=60)
+@given(scheduled(), st.integers(0, 99))
+def test_passes_keep_the_meaning_of_random_schedules(function, seed):
+    assert_each_pass_keeps_meaning(function, seed)
+
+
+@pytest.mark.slow
+@settings(QUIET, max_examples=1500)
+@given(scheduled(), st.integers(0, 99))
+def test_passes_keep_the_meaning_of_many_random_schedules(function, seed):
+    assert_each_pass_keeps_meaning(function, seed)
+
+
+@settings(QUIET, max_examples=20)
+@given(tensor_functions(), st.sampled_from(("x86-64-v2", "x86-64-v4")), st.integers(0, 99))
+def test_passes_keep_the_meaning_of_default_schedules(function, target, seed):
+    s = default_schedule(function, Target.parse(target), 2, frozenset())
+    assert_each_pass_keeps_meaning(s.function, seed)
+
+
+@pytest.mark.parametrize("function", PROGRAMS)
+@pytest.mark.parametrize("target", ["x86-64-v2", "x86-64-v4"])
+def test_passes_keep_the_meaning_of_default_tiles(function, target):
+    s = default_schedule(function, Target.parse(target), 2, frozenset())
+    for seed in range(4):
+        assert_each_pass_keeps_meaning(s.function, seed)
