@@ -6,26 +6,16 @@ loading its own two operands. The peak is measured in the same run by independen
 registers.
 """
 
-import ctypes
-import time
-
 import numpy as np
+from common.peaks import best_seconds, fma_peak, ramp
 
-from treadle.codegen.llvm.kernel import kernel_symbol, kernel_text, module_text
-from treadle.codegen.llvm.object import compile_here
-from treadle.expr.dtype import f32, i64
-from treadle.expr.scalar import Const, Expr, Var, apply, const
+from treadle.expr.dtype import f32
+from treadle.expr.scalar import Expr, Var, apply, const
 from treadle.ir.tensor import Allocate, Buffer, For, Load, Stmt, Store, TensorFunction
 from treadle.target import Target
-from treadle_runtime.loader import load
 
 DEPTH = 512
 REPEATS = 2000
-
-
-def ramp(start: Expr, lanes: int) -> Expr:
-    """The indices of a row of lanes."""
-    return apply("ramp", start, const(1), dtype=i64.vector(lanes))
 
 
 def tile(rows: int, vectors: int, lanes: int) -> TensorFunction:
@@ -56,39 +46,6 @@ def tile(rows: int, vectors: int, lanes: int) -> TensorFunction:
     return TensorFunction("tile", (a, b, c), 1, (repeat,))
 
 
-def peak(chains: int, lanes: int) -> TensorFunction:
-    """Independent chains of multiply-adds that touch no memory in the loop."""
-    vector = f32.vector(lanes)
-    c = Buffer("C", (chains, lanes), f32)
-    acc = Buffer("acc", (chains,), vector, "register")
-    half = Const(0.5, vector)
-    row = [(const(i), ramp(const(0), lanes)) for i in range(chains)]
-    steps = tuple(Store(acc, (const(i),), acc[const(i)] * half + half) for i in range(chains))
-    body: tuple[Stmt, ...] = (
-        Allocate(acc),
-        *(Store(acc, (const(i),), Load(c, row[i])) for i in range(chains)),
-        For(Var("k"), const(DEPTH * REPEATS), steps),
-        *(Store(c, row[i], acc[const(i)]) for i in range(chains)),
-    )
-    return TensorFunction("peak", (c,), 1, body)
-
-
-def seconds(function: TensorFunction, target: Target, *arrays: np.ndarray) -> float:
-    """The best of several runs."""
-    text = module_text([kernel_text(function, target)], "", target)
-    symbol = kernel_symbol(function.name)
-    code = load(compile_here(text, target), [symbol])
-    kinds = [ctypes.c_void_p] * (1 + len(arrays))
-    run = ctypes.CFUNCTYPE(None, *kinds)(code[symbol])
-    addresses = [array.ctypes.data for array in arrays]
-    best = float("inf")
-    for _ in range(20):
-        start = time.perf_counter()
-        run(None, *addresses)
-        best = min(best, time.perf_counter() - start)
-    return best
-
-
 def main() -> None:
     """Measure both and print the ratio."""
     target = Target.native()
@@ -99,11 +56,9 @@ def main() -> None:
     a = random.standard_normal((rows, DEPTH), np.float32)
     b = random.standard_normal((DEPTH, width), np.float32)
     c = np.zeros((rows, width), np.float32)
-    spent = seconds(tile(rows, vectors, lanes), target, a, b, c)
+    spent = best_seconds(tile(rows, vectors, lanes), target, a, b, c)
     rate = 2e-9 * rows * width * DEPTH * REPEATS / spent
-    chains = 12
-    top_seconds = seconds(peak(chains, lanes), target, np.zeros((chains, lanes), np.float32))
-    top = 2e-9 * chains * lanes * DEPTH * REPEATS / top_seconds
+    top = fma_peak(target)
     print(f"tile {rows}x{width}: {rate:.0f} GFLOP/s, FMA peak {top:.0f} GFLOP/s, {rate / top:.1%}")
 
 

@@ -14,6 +14,7 @@ from treadle.ir.tensor import TensorFunction
 from treadle.ir.types import TensorType
 from treadle.ops._reduction import in_wide, infer_reduction, lower_reduction
 from treadle.ops._shapes import (
+    check_dims,
     check_dtype,
     element,
     is_one,
@@ -42,6 +43,7 @@ class Expand(Op):
     def infer(self, *types: TensorType) -> TensorType:
         """The shape of the field."""
         x = one(self, types)
+        check_dims(self, self.shape)
         result = tensor_type(self.shape, x.dtype)
         if x.shape is not None and not _expands(x.dims, result.dims):
             raise fail(self, "E0105", f"{text(x.dims)} does not expand to {text(result.dims)}")

@@ -18,7 +18,7 @@ from treadle.ir.loop_builder import LoopBuilder
 from treadle.ir.op import Op, Samples
 from treadle.ir.tensor import ZERO, Let, Stmt, Store, TensorFunction
 from treadle.ir.types import TensorType
-from treadle.ops._shapes import check_dtype, check_field, operands, tensor_type, wide
+from treadle.ops._shapes import check_dims, check_dtype, check_field, operands, tensor_type, wide
 from treadle.ops.create import known_shape
 
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -90,6 +90,7 @@ class Random(Op):
         """What the fields say."""
         operands(self, types, 0)
         check_dtype(self, self.dtype, "float", "the tensor")
+        check_dims(self, self.shape)
         return tensor_type(self.shape, self.dtype)
 
     def lower_words(self, seed: int, value: Callable[[Words, DType], Expr]) -> TensorFunction:

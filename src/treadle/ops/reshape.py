@@ -15,7 +15,16 @@ from treadle.ir.loop_builder import LoopBuilder
 from treadle.ir.op import Op, Samples, example, fail
 from treadle.ir.tensor import ZERO, TensorFunction
 from treadle.ir.types import TensorType
-from treadle.ops._shapes import is_one, one, product, same_dim, same_dims, tensor_type, text
+from treadle.ops._shapes import (
+    check_dims,
+    is_one,
+    one,
+    product,
+    same_dim,
+    same_dims,
+    tensor_type,
+    text,
+)
 from treadle.ops.create import known_shape
 
 Group = tuple[tuple[int, ...], tuple[int, ...]]
@@ -107,6 +116,7 @@ class Reshape(Op):
     def infer(self, *types: TensorType) -> TensorType:
         """The shape of the field."""
         x = one(self, types)
+        check_dims(self, self.shape)
         result = tensor_type(self.shape, x.dtype)
         if x.shape is not None and not same_dim(product(x.dims), product(result.dims)):
             raise fail(

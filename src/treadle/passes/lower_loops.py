@@ -18,8 +18,8 @@ LOOP_PASSES: tuple[Callable[[TensorFunction], TensorFunction], ...] = (
     shrink_allocations,
     specialize_tails,
     flatten_buffers,
-    unroll,
     vectorize,
+    unroll,
     lower_storage,
 )
 

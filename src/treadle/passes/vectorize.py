@@ -7,7 +7,7 @@ the lanes must combine them (``y = y + term``): the lanes are reduced first.
 from treadle.base.errors import LoweringError
 from treadle.expr.bounds import Facts
 from treadle.expr.functions import FUNCTIONS
-from treadle.expr.scalar import Apply, Const, Expr, Var, apply, const, int_value, substitute, walk
+from treadle.expr.scalar import Apply, Const, Expr, Var, apply, const, int_value, substitute, variables, walk
 from treadle.expr.simplify import simplify
 from treadle.ir.analysis import facts_of
 from treadle.ir.loop_builder import Combine, identity
@@ -23,33 +23,33 @@ def vectorize(function: TensorFunction) -> TensorFunction:
     Raises:
         LoweringError: E0402 if the extent of one is not constant, E0403 if its body has no vector form.
     """
-    return with_body(function, _visit(function.body, facts_of(function)))
+    return with_body(function, _visit(function.body, facts_of(function), frozenset()))
 
 
-def _visit(body: Body, facts: Facts) -> Body:
+def _visit(body: Body, facts: Facts, unrolled: frozenset[Var]) -> Body:
     result: list[Stmt] = []
     for s in body:
         if isinstance(s, For):
             inside = facts.with_range(s.var, s.extent)
-            inner = _visit(s.body, inside)
+            inner = _visit(s.body, inside, unrolled | {s.var} if s.kind == "unrolled" else unrolled)
             if s.kind == "vectorized":
-                result.extend(_vectorize_loop(s, inner, inside))
+                result.extend(_vectorize_loop(s, inner, inside, unrolled))
             else:
                 result.append(For(s.var, s.extent, inner, s.kind, s.span))
         elif isinstance(s, If):
-            result.append(If(s.condition, _visit(s.body, facts), _visit(s.orelse, facts), s.span))
+            result.append(If(s.condition, _visit(s.body, facts, unrolled), _visit(s.orelse, facts, unrolled), s.span))
         else:
             result.append(s)
     return tuple(result)
 
 
-def _vectorize_loop(loop: For, body: Body, facts: Facts) -> Body:
+def _vectorize_loop(loop: For, body: Body, facts: Facts, unrolled: frozenset[Var]) -> Body:
     lanes = int_value(loop.extent)
     if lanes is None:
         raise _refusal("E0402", loop, f"has extent {loop.extent}, which is not constant")
     if lanes == 0:
         return ()
-    return _Widen(loop, lanes, facts).body(body)
+    return _Widen(loop, lanes, facts, unrolled).body(body)
 
 
 def _refusal(code: str, loop: For, what: str) -> LoweringError:
@@ -61,8 +61,8 @@ def _refusal(code: str, loop: For, what: str) -> LoweringError:
 class _Widen:
     """Rewrites the body of one vectorized loop."""
 
-    def __init__(self, loop: For, lanes: int, facts: Facts) -> None:
-        self.loop, self.lanes, self.facts = loop, lanes, facts
+    def __init__(self, loop: For, lanes: int, facts: Facts, unrolled: frozenset[Var]) -> None:
+        self.loop, self.lanes, self.facts, self.unrolled = loop, lanes, facts, unrolled
         index = loop.var.dtype
         one = const(1, index)
         first = const(0, index)
@@ -100,13 +100,31 @@ class _Widen:
         if truth is not None:
             return self.body(s.body if truth else s.orelse, mask)
         condition = self.wide(scalar, mask)
+        whole = self.whole(scalar) if condition.dtype.lanes > 1 else None
+        if whole is not None:
+            # Decided copy by copy once the unrolled loops around are written out.
+            return (If(whole, self.body(s.body, mask), self.masked(s, condition, mask), s.span),)
         if condition.dtype.lanes == 1:
             return (If(condition, self.body(s.body, mask), self.body(s.orelse, mask), s.span),)
+        return self.masked(s, condition, mask)
+
+    def masked(self, s: If, condition: Expr, mask: Expr | None) -> Body:
+        """Both branches, each for the lanes that take it."""
         result = self.body(s.body, condition if mask is None else mask & condition)
         if s.orelse:
             other = ~condition
             result += self.body(s.orelse, other if mask is None else mask & other)
         return result
+
+    def whole(self, condition: Expr) -> Expr | None:
+        """That a limit on the lanes holds for all of them, if unrolling will decide that; else ``None``."""
+        used = [v for v in variables(condition) if v is not self.loop.var]
+        if not used or any(v not in self.unrolled for v in used):
+            return None
+        last = {self.loop.var: const(self.lanes - 1, self.loop.var.dtype)}
+        first = {self.loop.var: const(0, self.loop.var.dtype)}
+        ordered = isinstance(condition, Apply) and condition.fn in ("lt", "le", "gt", "ge")
+        return substitute(condition, first) & substitute(condition, last) if ordered else None
 
     def store(self, s: Store, mask: Expr | None) -> Store:
         indices = tuple(self.wide(i, mask) for i in s.indices)

@@ -115,33 +115,36 @@ def _tiles(
     for operand in (0, 1):
         for axis in found.free(operand):
             stride = stride_of(found.operands[operand], axis.var)
-            packable = can_pack(found, operand, axis.var)
-            constant = found.operands[operand].buffer in constants and packable
             if stride is None:
                 continue
+            packable = can_pack(found, operand, axis.var)
+            constant = found.operands[operand].buffer in constants and packable
             packed = constant or (stride != 1 and packable)
             others = [a.var for a in found.free(1 - operand)] or [a.var for a in found.free(operand) if a is not axis]
             for row in (*others, None):
                 own = row is not None and row in found.axes_of(operand)
                 step = None if row is None else stride_of(found.operands[operand if own else 1 - operand], row)
                 apart = row is not None and (step is None or step > _NEAR)
-                for vectors in range(1, _MAX_VECTORS + 1):
-                    most = 1 if row is None else _MAX_ROWS
-                    for rows in range(1, most + 1):
-                        loaded = vectors * rows if own else vectors
-                        if rows * vectors + min(loaded, vectors) + 1 > registers:
-                            continue
-                        gathered = stride != 1 and not packed
-                        shape = _Shape(vectors, lanes, rows, own, apart, packed, constant, gathered)
-                        cycles = sum(weight * _cycles(found, axis, row, shape, guess) for guess, weight in GUESSES)
-                        yield Tile(operand, axis.var, row, vectors, lanes, rows, packed, cycles)
+                gathered = stride != 1 and not packed
+                works = [_Work.of(found, axis, row, guess, packed and not constant) for guess, _ in GUESSES]
+                for vectors, rows in _sizes(registers, 1 if row is None else _MAX_ROWS):
+                    shape = _Shape(vectors, lanes, rows, own, apart, gathered)
+                    cycles = sum(w * work.cycles(shape) for work, (_, w) in zip(works, GUESSES, strict=True))
+                    yield Tile(operand, axis.var, row, vectors, lanes, rows, packed, cycles)
+
+
+def _sizes(registers: int, most: int) -> Iterator[tuple[int, int]]:
+    """Vectors and rows of the tiles that fit into the registers: accumulators, a row of operands, one more."""
+    for vectors in range(1, _MAX_VECTORS + 1):
+        for rows in range(1, most + 1):
+            if rows * vectors + vectors + 1 <= registers:
+                yield vectors, rows
 
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
     """What the time of a tile depends on beside the extents: ``own`` says that the rows belong to the vector operand,
-    ``apart`` that they lie on cache lines of their own, ``constant`` that packing costs nothing at run time, ``gathered``
-    that the lanes are fetched one by one.
+    ``apart`` that they lie on cache lines of their own, ``gathered`` that the lanes are fetched one by one.
     """
 
     vectors: int
@@ -149,32 +152,43 @@ class _Shape:
     rows: int
     own: bool
     apart: bool
-    packed: bool
-    constant: bool
     gathered: bool
 
 
-def _cycles(found: Contraction, axis: IterVar, row: Var | None, tile: _Shape, guess: int) -> float:
-    """Estimated cycles per product of vectors that is needed, with symbolic extents taken for ``guess``."""
-    extents = {i.var: extent_of(i, guess) for i in found.block.iters}
-    steps = float(prod(extents[i.var] for i in found.reduce))
-    rest = float(prod(extents[i.var] for i in found.spatial if i.var not in (axis.var, row)))
-    columns = extents[axis.var]
-    across = ceil(columns / (tile.vectors * tile.lanes))
-    down = 1 if row is None else extents[row]
-    full, short = divmod(down, tile.rows)
-    per_tile = _step(tile, tile.rows) * full + (_step(tile, short) if short else 0.0)
-    compute = rest * across * per_tile * steps
-    stores = rest * down * ceil(columns / tile.lanes)
-    contiguous = stride_of(Load(found.output, found.result), axis.var) == 1
-    writing = stores * (1.0 if contiguous else _SCATTER_CYCLES * tile.lanes)
-    packing = 0.0
-    if tile.packed and not tile.constant:
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What a contraction amounts to with given axes along lanes and rows: extents, and whether it stores in one piece."""
+
+    columns: int
+    down: int
+    rest: int
+    steps: int
+    contiguous: bool
+    packing: float
+
+    @staticmethod
+    def of(found: Contraction, axis: IterVar, row: Var | None, guess: int, packs: bool) -> "_Work":
+        """The work with symbolic extents taken for ``guess``."""
+        extents = {i.var: extent_of(i, guess) for i in found.block.iters}
+        steps = prod(extents[i.var] for i in found.reduce)
+        rest = prod(extents[i.var] for i in found.spatial if i.var not in (axis.var, row))
+        columns = extents[axis.var]
         both = found.axes_of(0) & found.axes_of(1)
         batch = prod(extents[i.var] for i in found.spatial if i.var in both)
-        packing = steps * columns * _GATHER_CYCLES * batch
-    needed = rest * down * columns / tile.lanes * steps
-    return (compute + writing + packing) / max(needed, 1.0)
+        contiguous = stride_of(Load(found.output, found.result), axis.var) == 1
+        packing = steps * columns * _GATHER_CYCLES * batch if packs else 0.0
+        return _Work(columns, 1 if row is None else extents[row], rest, steps, contiguous, packing)
+
+    def cycles(self, tile: _Shape) -> float:
+        """Estimated cycles per product of vectors that is needed."""
+        across = ceil(self.columns / (tile.vectors * tile.lanes))
+        full, short = divmod(self.down, tile.rows)
+        per_tile = _step(tile, tile.rows) * full + (_step(tile, short) if short else 0.0)
+        compute = self.rest * across * per_tile * self.steps
+        stores = self.rest * self.down * ceil(self.columns / tile.lanes)
+        writing = stores * (1.0 if self.contiguous else _SCATTER_CYCLES * tile.lanes)
+        needed = self.rest * self.down * self.columns / tile.lanes * self.steps
+        return (compute + writing + self.packing) / max(needed, 1.0)
 
 
 def _step(tile: _Shape, rows: int) -> float:

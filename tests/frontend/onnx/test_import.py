@@ -219,6 +219,16 @@ class TestFunctions:
         )
         assert "sigmoid" in ops_of(main_of(proto))
 
+    def test_attention_is_one_operation_where_it_says_the_same(self):
+        text = """
+            m (float[b, 4, s, 8] q, float[b, 2, t, 8] k, float[b, 2, t, 6] v, bool[s, t] mask)
+            => (float[b, 4, s, 6] y) { y = Attention<is_causal = 1%s>(q, k, v, mask) }"""
+        arrays = (floats(2, 4, 3, 8), floats(2, 2, 5, 8), floats(2, 2, 5, 6), np.ones((3, 5), bool))
+        one, many = graph(text % "", 23), graph(text % ", softcap = 2.0", 23)
+        assert ops_of(main_of(one)) == ["attention"]
+        assert "attention" not in ops_of(main_of(many))
+        check(one, *arrays)
+
 
 class TestControlFlow:
     BRANCHES = """

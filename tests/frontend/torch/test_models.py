@@ -1,8 +1,6 @@
 """Small models of the usual kinds with symbolic sizes agree with eager PyTorch at several sizes."""
 
-import importlib.util
-import sys
-from pathlib import Path
+from importlib import import_module as import_python
 
 import pytest
 import torch
@@ -12,7 +10,6 @@ from torch.export import Dim
 from treadle.frontend.torch import import_module
 from treadle.ir.interpret import run
 
-_ZOO = Path(__file__).parents[3] / "benchmarks" / "common" / "zoo.py"
 NAMES = [
     *("resnet18", "resnet50", "mobilenetv2", "efficientnet_b0", "vit_b16"),
     *("bert_base", "gpt2_small", "llama_small", "t5_small", "minilm"),
@@ -21,11 +18,7 @@ NAMES = [
 
 @pytest.fixture(scope="module")
 def zoo():
-    spec = importlib.util.spec_from_file_location("treadle_zoo", _ZOO)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["treadle_zoo"] = module
-    spec.loader.exec_module(module)
-    return module
+    return import_python("benchmarks.common.zoo")  # slow: only where it is needed
 
 
 def resized(tensor, rows, columns):

@@ -2,6 +2,7 @@
 
 from treadle.frontend.onnx import (
     activation,
+    attention,
     classic,
     contraction,
     control,
@@ -32,6 +33,7 @@ CATALOGUE: Catalogue = collect(
     movement.CONVERTERS,
     indexing.CONVERTERS,
     contraction.CONVERTERS,
+    attention.CONVERTERS,
     convolution.CONVERTERS,
     pooling.CONVERTERS,
     normalization.CONVERTERS,

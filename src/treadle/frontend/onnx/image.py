@@ -12,12 +12,16 @@ from treadle.frontend.onnx.window import known_ints
 from treadle.ir.graph_builder import Traced
 from treadle.ops import GridSample, Resize
 
+_LARGEST_SCALE = 2.0**31
+
 
 def _scaled(size: Expr, scale: float) -> Expr:
     """floor(size * scale); symbols need a whole scale, or one over a whole number."""
-    if not math.isfinite(scale) or scale <= 0:
+    if not math.isfinite(scale) or not 0 < scale < _LARGEST_SCALE:
         raise ModelImportError(
-            "E0605", f"an image cannot be scaled by {scale}", help="scales are positive numbers"
+            "E0605",
+            f"an image cannot be scaled by {scale}",
+            help="scales are positive numbers of a reasonable size",
         )
     known = int_value(size)
     if known is not None:

@@ -1,7 +1,7 @@
 """Walk an ONNX graph and convert it, node by node."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -202,7 +202,14 @@ class Importer:
             return self._standard(node, operands, region, scope)
         attributes = {a.name: self._attribute(a) for a in node.attribute if a.name not in HINTS}
         wanted = tuple(bool(o) for o in node.output)
-        site = Site(region, version, wanted, str(region.builder.span), self._runner(scope))
+        site = Site(
+            region,
+            version,
+            wanted,
+            str(region.builder.span),
+            self._runner(scope),
+            lambda inner: self._standard(node, operands, inner, scope),
+        )
         if not any(subgraphs(node)):
             folded = self._folded(converter, site, operands, attributes)
             if folded is not None:
@@ -298,11 +305,7 @@ class Importer:
         if any(o is not None and (known_size(o.shape) or 0) > FOLD_LIMIT for o in operands):
             return None
         region = Region(GraphBuilder("folded", site.builder.span), Program())
-        results = converter(
-            Site(region, site.version, site.wanted, site.place, site.run_graph),
-            operands,
-            attributes,
-        )
+        results = converter(replace(site, region=region), operands, attributes)
         found = [r for r in results if r is not None]
         if any((known_size(r.shape) or 0) > FOLD_LIMIT or r.dtype is None for r in found):
             return None

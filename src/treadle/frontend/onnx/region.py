@@ -144,6 +144,7 @@ class Site:
     itself.
 
     ``wanted`` tells which results something uses; ``version`` is the opset of the node's domain.
+    ``expand`` converts the body of other operators by which ONNX defines the node's, instead.
     """
 
     region: Region
@@ -151,6 +152,7 @@ class Site:
     wanted: tuple[bool, ...]
     place: str
     run_graph: RunGraph
+    expand: Callable[["Region"], Sequence[Operand | None]]
 
     @property
     def builder(self) -> GraphBuilder:
