@@ -7,7 +7,7 @@ import numpy as np
 
 import treadle
 from treadle.codegen.llvm.host import host_text, kernel_steps
-from treadle.codegen.llvm.kernel import KernelText, kernel_text, module_text
+from treadle.codegen.llvm.kernel import kernel_text, module_text
 from treadle.codegen.llvm.object import compile_objects
 from treadle.driver.options import Options
 from treadle.driver.pipelines import loop_pipeline, lower_pipeline
@@ -31,7 +31,7 @@ ENTRY = "main"
 
 @dataclass(frozen=True, eq=False)
 class Build:
-    """What a compilation leaves: the finished module, its host function, objects, constants and manifest."""
+    """What a compilation leaves: the scheduled module, its host function, objects, constants and manifest."""
 
     module: Module
     host: HostFunction
@@ -59,21 +59,43 @@ def build(graph: Module, options: Options, progress: Progress | None = None) -> 
     Raises:
         TreadleError: what a pass, code generation or LLVM refuses.
     """
-    pipeline = loop_pipeline(options.target, options.threads)
+    pipeline = loop_pipeline(options.target, options.threads, options.cache)
     module = pipeline.run(graph, dump=options.dump, progress=progress)
     host = lower_host(module, ENTRY)
-    module = lower_pipeline().run(module, dump=options.dump, progress=progress)
-    texts = object_texts(module, host, options)
     if progress is not None:
         progress("machine code", len(pipeline.passes), len(pipeline.passes))
-    objects = compile_objects(texts, options.target, options.workers, options.cache)
-    return Build(module, host, tuple(objects), manifest_of(host, module))
+    return Build(module, host, tuple(_objects(module, host, options)), manifest_of(host, module))
+
+
+def _objects(module: Module, host: HostFunction, options: Options) -> list[bytes]:
+    """The objects of the kernels and of the host function; only what the cache lacks is lowered and compiled."""
+    cache, target = options.cache, options.target
+    names = kernel_names(host)
+    texts = [str(module.tensor(name)) for name in names]
+    texts.append(module_text([host_text(host, module, target)], "", target))
+    keys = [cache.key("object", text, *target.key) for text in texts]
+    found = {key: cache.get(key) for key in keys}
+    missing = [name for name, key in zip(names, keys, strict=False) if found[key] is None]
+    lowered = lower_pipeline().run(module.with_functions(map(module.tensor, missing)), dump=options.dump)
+    sources = {key: texts[-1] for key in keys[-1:] if found[key] is None}
+    for name, key in zip(names, keys, strict=False):
+        if found[key] is None:
+            sources[key] = module_text([kernel_text(lowered.tensor(name), target)], "", target)
+    compiled = compile_objects(list(sources.values()), target, options.workers)
+    for key, code in zip(sources, compiled, strict=True):
+        cache.put(key, code)
+        found[key] = code
+    return [code for key in keys if (code := found[key]) is not None]
+
+
+def kernel_names(host: HostFunction) -> list[str]:
+    """The kernels that a host function calls, each once."""
+    return list(dict.fromkeys(step.kernel for step in kernel_steps(host.steps)))
 
 
 def object_texts(module: Module, host: HostFunction, options: Options) -> list[str]:
-    """The LLVM modules: the kernels that are called, one each, and the host function."""
-    called = dict.fromkeys(step.kernel for step in kernel_steps(host.steps))
-    kernels: list[KernelText] = [kernel_text(module.tensor(name), options.target) for name in called]
+    """The LLVM modules of a lowered module: the kernels that are called, one each, and the host function."""
+    kernels = [kernel_text(module.tensor(name), options.target) for name in kernel_names(host)]
     texts = [module_text([kernel], "", options.target) for kernel in kernels]
     return [*texts, module_text([host_text(host, module, options.target)], "", options.target)]
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from treadle.base.cache import NO_CACHE, DiskCache
 from treadle.base.errors import OptionError
 from treadle.base.options import read_environment
 from treadle.target import Target
@@ -17,14 +18,14 @@ class Options:
     """The options of one compilation, checked.
 
     ``threads``: how many threads an executable uses. ``workers``: processes that compile at the same time. ``cache``:
-    folder of compiled objects, or ``None``. ``dump``: folder that receives the module after each pass, or ``None``.
+    schedules and objects of earlier runs. ``dump``: folder that receives the module after each pass, or ``None``.
     """
 
     target: Target
     numerics: Numerics
     threads: int
     workers: int
-    cache: Path | None
+    cache: DiskCache
     dump: Path | None
 
 
@@ -53,6 +54,6 @@ def make_options(
         numerics,  # type: ignore[arg-type]  (checked above)
         cores if threads is None else threads,
         cores,
-        environment.cache if cache else None,
+        DiskCache(environment.cache) if cache else NO_CACHE,
         environment.dump,
     )

@@ -1,8 +1,10 @@
 """The pipelines, as lists that one can read."""
 
+from treadle.base.cache import NO_CACHE, DiskCache
 from treadle.ir.level import Level
 from treadle.ir.module import Module
 from treadle.passes.canonicalize import canonicalize
+from treadle.passes.drop_unused import drop_unused
 from treadle.passes.fuse import fuse
 from treadle.passes.inline import inline
 from treadle.passes.legalize import decompose, legalize
@@ -37,14 +39,17 @@ def graph_pipeline() -> Pipeline:
     )
 
 
-def loop_pipeline(target: Target, threads: int) -> Pipeline:
+def loop_pipeline(target: Target, threads: int, cache: DiskCache = NO_CACHE) -> Pipeline:
     """From operations to scheduled loop programs for ``target``."""
     return Pipeline(
         (
             module_pass(legalize, writes=Level.LOOP),
             module_pass(fuse, reads=Level.LOOP),
             module_pass(restore_views, reads=Level.LOOP),
-            module_pass(apply_schedules, reads=Level.LOOP).configure(target=target, threads=threads),
+            module_pass(drop_unused, reads=Level.LOOP),
+            module_pass(apply_schedules, reads=Level.LOOP).configure(
+                target=target, threads=threads, cache=cache
+            ),
             module_pass(lift_workspace, reads=Level.LOOP),
         )
     )

@@ -1,12 +1,12 @@
-"""How much a finished loop program computes and moves, for the profile."""
+"""How much a scheduled loop program computes and moves, for the profile."""
 
 from functools import lru_cache
 
 from treadle.expr.functions import FUNCTIONS
 from treadle.expr.scalar import Apply, Expr, const, walk
 from treadle.expr.simplify import simplify
-from treadle.ir.analysis import expressions
-from treadle.ir.tensor import Buffer, For, If, Stmt, Store, TensorFunction
+from treadle.ir.analysis import element_count, expressions
+from treadle.ir.tensor import Block, For, If, Stmt, Store, TensorFunction
 
 _COUNTED = frozenset({"arithmetic", "math"})
 
@@ -15,20 +15,13 @@ _COUNTED = frozenset({"arithmetic", "math"})
 def work_of(function: TensorFunction) -> tuple[Expr, Expr]:
     """Floating-point operations and bytes of the parameters of one call, as expressions over the function's symbols.
 
-    Branches of a tile count once, by the version for full tiles. A parameter counts as read or written once.
+    Tiles that are not full count as if they were. A parameter counts as read or written once.
     """
     flops = _flops(function.body)
     moved: Expr = const(0)
     for buffer in function.buffers:
-        moved = moved + _bytes(buffer)
+        moved = moved + element_count(buffer) * buffer.dtype.bytes
     return simplify(flops), simplify(moved)
-
-
-def _bytes(buffer: Buffer) -> Expr:
-    size: Expr = const(buffer.dtype.bytes)
-    for dim in buffer.shape:
-        size = size * dim
-    return size
 
 
 def _flops(body: tuple[Stmt, ...]) -> Expr:
@@ -37,6 +30,8 @@ def _flops(body: tuple[Stmt, ...]) -> Expr:
         if isinstance(s, For):
             total = total + s.extent * _flops(s.body)
         elif isinstance(s, If):
+            total = total + _flops(s.body)
+        elif isinstance(s, Block):
             total = total + _flops(s.body)
         elif isinstance(s, Store):
             total = total + _operations(s)

@@ -36,7 +36,12 @@ def operands(
     high = least if most is None else most
     if not least <= len(types) <= high:
         count = str(least) if high == least else f"{least} to {high}"
-        raise fail(op, "E0101", f"takes {count} operands, not {len(types)}")
+        raise fail(
+            op,
+            "E0101",
+            f"takes {count} operands, not {len(types)}",
+            "pass tensors by position and attributes by keyword",
+        )
     return types
 
 
@@ -99,7 +104,9 @@ def check_rank(
             if most == least
             else f"{least} to {most}"
         )
-        raise fail(op, "E0107", f"{what} must have rank {limit}, not {t.ndim}")
+        raise fail(
+            op, "E0107", f"{what} must have rank {limit}, not {t.ndim}", "reshape the operand first"
+        )
 
 
 def check_field(
@@ -126,7 +133,8 @@ def check_dims(op: Op, dims: Sequence[ExprLike]) -> None:
 def normalize_axis(op: Op, axis: int, ndim: int) -> int:
     """The axis counted from the front; E0104 if it is out of range."""
     if not -ndim <= axis < ndim:
-        raise fail(op, "E0104", f"axis {axis} is out of range for rank {ndim}")
+        known = f"axes go from {-ndim} to {ndim - 1}" if ndim else "a scalar has no axes"
+        raise fail(op, "E0104", f"axis {axis} is out of range for rank {ndim}", known)
     return axis % ndim
 
 
@@ -135,7 +143,7 @@ def normalize_axes(op: Op, axes: Sequence[int], ndim: int) -> tuple[int, ...]:
     twice."""
     found = sorted(normalize_axis(op, a, ndim) for a in axes)
     if len(set(found)) != len(found):
-        raise fail(op, "E0104", f"axes {tuple(axes)} name one axis twice")
+        raise fail(op, "E0104", f"axes {tuple(axes)} name one axis twice", "name each axis once")
     return tuple(found)
 
 
@@ -157,7 +165,12 @@ def same_dims(a: Sequence[ExprLike], b: Sequence[ExprLike]) -> bool:
 def check_same_dim(op: Op, a: Expr, b: Expr, what: str) -> None:
     """E0106 unless two dimensions are provably equal."""
     if not same_dim(a, b):
-        raise fail(op, "E0106", f"{what} must be equal, but are {a} and {b}")
+        raise fail(
+            op,
+            "E0106",
+            f"{what} must be equal, but are {a} and {b}",
+            "pass operands whose dimensions agree",
+        )
 
 
 def is_one(dim: ExprLike) -> bool:
@@ -194,7 +207,12 @@ def broadcast_shapes(op: Op, *shapes: Dims) -> Dims:
                 result[-position] = d
             elif not is_one(d) and not same_dim(known, d):
                 names = " and ".join(text(s) for s in shapes)
-                raise fail(op, "E0105", f"shapes {names} do not broadcast: {known} against {d}")
+                raise fail(
+                    op,
+                    "E0105",
+                    f"shapes {names} do not broadcast: {known} against {d}",
+                    "make the dimensions equal, or one of them 1",
+                )
     return tuple(result)
 
 

@@ -46,7 +46,12 @@ class Expand(Op):
         check_dims(self, self.shape)
         result = tensor_type(self.shape, x.dtype)
         if x.shape is not None and not _expands(x.dims, result.dims):
-            raise fail(self, "E0105", f"{text(x.dims)} does not expand to {text(result.dims)}")
+            raise fail(
+                self,
+                "E0105",
+                f"{text(x.dims)} does not expand to {text(result.dims)}",
+                "only dimensions of 1 are stretched; reshape the operand first",
+            )
         return result
 
     def reference(self, *arrays: np.ndarray) -> np.ndarray:

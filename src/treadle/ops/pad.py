@@ -49,7 +49,12 @@ class Pad(Op):
             f"there is no mode {self.mode!r}",
         )
         if len(self.pads) != x.ndim:
-            raise fail(self, "E0107", f"{len(self.pads)} pairs of pads for rank {x.ndim}")
+            raise fail(
+                self,
+                "E0107",
+                f"{len(self.pads)} pairs of pads for rank {x.ndim}",
+                "give one pair for each dimension",
+            )
         if x.shape is None:
             return TensorType(None, x.ndim, x.dtype)
         dims = [

@@ -123,6 +123,7 @@ class Reshape(Op):
                 self,
                 "E0109",
                 f"{text(x.dims)} and {text(result.dims)} differ in number of elements",
+                "give dimensions whose product is the same",
             )
         return result
 

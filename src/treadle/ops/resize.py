@@ -1,5 +1,6 @@
 """Change of resolution."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import floor
@@ -62,6 +63,11 @@ class Resize(Op):
             self,
             self.scales is None or len(self.scales) == x.ndim,
             f"scales must have {x.ndim} values",
+        )
+        check_field(
+            self,
+            self.scales is None or all(math.isfinite(s) and s > 0 for s in self.scales),
+            "scales must be positive numbers",
         )
         check_field(
             self,

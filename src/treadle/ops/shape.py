@@ -256,7 +256,12 @@ class Tile(Op):
         """The multiplied shape."""
         x = one(self, types)
         if len(self.repeats) != x.ndim:
-            raise fail(self, "E0107", f"{len(self.repeats)} counts for rank {x.ndim}")
+            raise fail(
+                self,
+                "E0107",
+                f"{len(self.repeats)} counts for rank {x.ndim}",
+                "give one count for each dimension",
+            )
         check_field(
             self, all((int_value(r) or 0) >= 0 for r in self.repeats), "counts must not be negative"
         )

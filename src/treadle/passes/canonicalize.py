@@ -7,7 +7,7 @@ import numpy as np
 
 from treadle.base.rewrite import replace_fields
 from treadle.expr.scalar import Const, Expr
-from treadle.ir.calls import Cond, FunctionOp, WhileLoop
+from treadle.ir.calls import FunctionOp
 from treadle.ir.graph import Atom, Binding, ConstantRef, GraphFunction, Literal, Value
 from treadle.ir.module import Constant, Module
 from treadle.ir.op import Op
@@ -157,29 +157,3 @@ def live_bindings(body: list[Binding], results: tuple[Atom, ...]) -> tuple[Bindi
             live.append(binding)
             needed.update(a for a in binding.args if isinstance(a, Value))
     return tuple(reversed(live))
-
-
-def called_functions(module: Module, roots: tuple[str, ...]) -> dict[str, None]:
-    """The names of the functions reachable from ``roots``, in order of first mention."""
-    found: dict[str, None] = {}
-    waiting = list(reversed(roots))
-    while waiting:
-        name = waiting.pop()
-        if name in found:
-            continue
-        found[name] = None
-        function = module.functions.get(name)
-        if isinstance(function, GraphFunction):
-            waiting.extend(n for b in reversed(function.body) for n in named_functions(b.op) if n in module.functions)
-    return found
-
-
-def named_functions(op: Op) -> tuple[str, ...]:
-    """The functions that an operation names."""
-    if isinstance(op, Cond):
-        return op.then, op.orelse
-    if isinstance(op, WhileLoop):
-        return op.condition, op.body
-    name = getattr(op, "function", None)
-    return (name,) if isinstance(op, FunctionOp) and isinstance(name, str) else ()
-

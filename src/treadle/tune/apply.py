@@ -1,26 +1,34 @@
 """Give every tensor function of a module its schedule, and constants the layouts that the schedules ask for."""
 
+import json
+from dataclasses import dataclass
+
 import numpy as np
 
+from treadle.base.cache import NO_CACHE, DiskCache
 from treadle.base.errors import InternalError
 from treadle.base.rewrite import replace_fields
 from treadle.expr.scalar import int_value
 from treadle.ir.calls import CallTensor
 from treadle.ir.graph import Atom, Binding, ConstantRef, GraphFunction
 from treadle.ir.module import Constant, Function, Module
+from treadle.ir.parser import parse_function
 from treadle.ir.tensor import Buffer, TensorFunction
 from treadle.ir.types import tensor
 from treadle.schedule.layout import TransformLayout
-from treadle.schedule.trace import Schedule
+from treadle.schedule.trace import Trace, parse_trace, trace_text
 from treadle.target import Target
 from treadle.tune.default import default_schedule
 
 
-def apply_schedules(module: Module, *, target: Target, threads: int) -> Module:
-    """Schedule the tensor functions of ``module`` for ``target``; packed constants replace the plain ones."""
+def apply_schedules(module: Module, *, target: Target, threads: int, cache: DiskCache = NO_CACHE) -> Module:
+    """Schedule the tensor functions of ``module`` for ``target``; packed constants replace the plain ones.
+
+    Schedules that ``cache`` holds are not worked out again.
+    """
     free = constant_parameters(module)
     schedules = {
-        f.name: default_schedule(f, target, threads, frozenset(f.buffers[i] for i in free.get(f.name, frozenset())))
+        f.name: _schedule(f, target, threads, frozenset(f.buffers[i] for i in free[f.name]), cache)
         for f in module.tensor_functions
         if f.name in free
     }
@@ -32,6 +40,32 @@ def apply_schedules(module: Module, *, target: Target, threads: int) -> Module:
         else:
             functions.append(schedules[f.name].function if f.name in schedules else f)
     return Module({f.name: f for f in functions}, {**module.constants, **packing.packed})
+
+
+@dataclass(frozen=True, slots=True)
+class _Scheduled:
+    """A scheduled function, and the instructions that changed the layout of buffers."""
+
+    function: TensorFunction
+    layouts: Trace
+
+
+def _schedule(
+    function: TensorFunction, target: Target, threads: int, constants: frozenset[Buffer], cache: DiskCache
+) -> _Scheduled:
+    names = " ".join(sorted(b.name for b in constants))
+    key = cache.key("schedule", str(function), names, str(threads), *target.key)
+    known = cache.get(key)
+    if known is not None:
+        text = json.loads(known)
+        found = parse_function(text["function"])
+        if isinstance(found, TensorFunction):
+            return _Scheduled(replace_fields(found, span=function.span), parse_trace(text["layouts"]))
+    schedule = default_schedule(function, target, threads, constants)
+    layouts = tuple(i for i in schedule.trace if isinstance(i, TransformLayout))
+    text = {"function": str(schedule.function), "layouts": trace_text(layouts)}
+    cache.put(key, json.dumps(text).encode())
+    return _Scheduled(schedule.function, layouts)
 
 
 def constant_parameters(module: Module) -> dict[str, frozenset[int]]:
@@ -48,7 +82,7 @@ def constant_parameters(module: Module) -> dict[str, frozenset[int]]:
 class _Packing:
     """Rewrites the calls of functions whose parameters changed layout."""
 
-    def __init__(self, module: Module, schedules: dict[str, Schedule]) -> None:
+    def __init__(self, module: Module, schedules: dict[str, _Scheduled]) -> None:
         self.module = module
         self.schedules = schedules
         self.packed: dict[str, Constant] = {}
@@ -59,7 +93,7 @@ class _Packing:
         if schedule is None or not isinstance(op, CallTensor):
             return binding
         plain = self.module.tensor(op.function)
-        layouts = [i for i in schedule.trace if isinstance(i, TransformLayout)]
+        layouts = [i for i in schedule.layouts if isinstance(i, TransformLayout)]
         args = list(binding.args)
         for position, buffer in enumerate(plain.input_buffers):
             for layout in layouts:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from treadle.base.errors import CodegenError, InternalError
-from treadle.codegen.llvm.object import CompilerWorkers, compile_objects, object_key
+from treadle.codegen.llvm.object import CompilerWorkers, compile_objects
 from treadle.target import Target
 from treadle_runtime.loader import load
 
@@ -35,38 +35,6 @@ def number_of(code: bytes) -> int:
 def test_objects_come_in_the_order_of_their_texts(workers):
     codes = compile_objects([text(i) for i in range(5)], NATIVE, workers)
     assert [number_of(code) for code in codes] == list(range(5))
-
-
-def test_a_compiled_object_is_read_from_the_cache(tmp_path):
-    first = compile_objects([text(1)], NATIVE, cache=tmp_path / "new")
-    (file,) = (tmp_path / "new").iterdir()
-    assert file.stem == object_key(text(1), NATIVE)
-    before = file.stat().st_mtime_ns
-    assert compile_objects([text(1)], NATIVE, cache=tmp_path / "new") == first
-    assert file.stat().st_mtime_ns == before
-
-
-@pytest.mark.parametrize("damage", [b"", b"x", b"\x00" * 100])
-def test_a_damaged_cache_entry_is_compiled_again(tmp_path, damage: bytes):
-    first = compile_objects([text(1)], NATIVE, cache=tmp_path)
-    (file,) = tmp_path.iterdir()
-    file.write_bytes(damage)
-    assert compile_objects([text(1)], NATIVE, cache=tmp_path) == first
-    assert file.read_bytes()[32:] == first[0]
-
-
-def test_a_cache_that_cannot_be_written_does_no_harm(tmp_path):
-    blocked = tmp_path / "file"
-    blocked.write_text("not a folder")
-    (code,) = compile_objects([text(3)], NATIVE, cache=blocked)
-    assert number_of(code) == 3
-
-
-def test_targets_do_not_share_cache_entries():
-    keys = {
-        object_key(text(1), Target.parse(name)) for name in ("x86-64-v2", "x86-64-v3", "aarch64")
-    }
-    assert len(keys) == 3
 
 
 @pytest.mark.parametrize("workers", [0, 1])

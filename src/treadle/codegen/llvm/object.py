@@ -20,7 +20,6 @@ from treadle.codegen.llvm import worker
 from treadle.codegen.llvm.worker import Machine
 from treadle.target import Target
 
-_HASH_BYTES = 32
 _TAIL = 2000
 
 
@@ -57,11 +56,8 @@ def _invalid(message: str) -> InternalError:
     return InternalError(f"invalid LLVM IR: {message}")
 
 
-def compile_objects(
-    texts: Sequence[str], target: Target, workers: int = 0, cache: Path | None = None
-) -> list[bytes]:
-    """Compile modules; those that ``cache`` (a folder) holds are read from there, the others put
-    there.
+def compile_objects(texts: Sequence[str], target: Target, workers: int = 0) -> list[bytes]:
+    """Compile modules, each to an object.
 
     ``workers`` processes compile at the same time; with none, this process does it.
 
@@ -69,19 +65,6 @@ def compile_objects(
         CodegenError: E0510 if LLVM gave up on a module and ended its process.
         InternalError: if a text is not valid LLVM IR.
     """
-    paths = [None if cache is None else cache / f"{object_key(t, target)}.o" for t in texts]
-    found = [None if path is None else _read(path) for path in paths]
-    missing = [i for i, code in enumerate(found) if code is None]
-    compiled = _compile([texts[i] for i in missing], target, workers)
-    for i, code in zip(missing, compiled, strict=True):
-        found[i] = code
-        path = paths[i]
-        if path is not None:
-            _write(path, code)
-    return [code for code in found if code is not None]
-
-
-def _compile(texts: list[str], target: Target, workers: int) -> list[bytes]:
     if workers <= 0:
         return [compile_here(text, target) for text in texts]
     if not texts:
@@ -92,39 +75,6 @@ def _compile(texts: list[str], target: Target, workers: int) -> list[bytes]:
         if isinstance(result, Exception):
             raise result
     return [r for r in results if isinstance(r, bytes)]
-
-
-# Cache --------------------------------------------------------------------------------------------
-
-
-def object_key(text: str, target: Target) -> str:
-    """The name of a compiled object: a hash of all that it depends on."""
-    return hashlib.sha256("\0".join((text, *target.key)).encode()).hexdigest()
-
-
-def _read(path: Path) -> bytes | None:
-    """A cached object; ``None`` if it is not there or not what was written."""
-    try:
-        data = path.read_bytes()
-    except OSError:
-        return None
-    code = data[_HASH_BYTES:]
-    return code if hashlib.sha256(code).digest() == data[:_HASH_BYTES] else None
-
-
-def _write(path: Path, code: bytes) -> None:
-    """Put an object into the cache; whoever reads at the same time sees all of it or nothing.
-
-    A folder that cannot be written to only costs the next run its time.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(hashlib.sha256(code).digest() + code)
-        Path(name).replace(path)
-    except OSError:
-        return
 
 
 # Workers ------------------------------------------------------------------------------------------

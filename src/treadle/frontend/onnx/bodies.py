@@ -70,7 +70,7 @@ class Bodies:
         version = opsets.get(domain_of(node.domain), 1)
         try:
             return cast("Schema", onnx.defs.get_schema(node.op_type, version, node.domain))
-        except SchemaError:
+        except (SchemaError, TypeError):  # unknown, or a damaged version or name
             return None
 
     def has_standard(self, node: NodeProto, opsets: Opsets) -> bool:

@@ -108,7 +108,7 @@ class Importer:
             kind = declared.type.WhichOneof("value") or "value of no type"
             raise ModelImportError(
                 "E0604",
-                f"the input '{declared.name}' is a {kind.removesuffix('_type')}, not a tensor",
+                f"the input '{declared.name}' is no tensor: {kind.removesuffix('_type')}",
                 place=self.source,
                 help="cut the model behind it",
             )

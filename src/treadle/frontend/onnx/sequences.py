@@ -1,9 +1,9 @@
-"""Sequences: taken apart when the model is imported, where their lengths are known."""
+"""Sequences and optional values, taken apart when the model is imported."""
 
 import numpy as np
 
 from treadle.base.errors import ModelImportError
-from treadle.expr.dtype import i64
+from treadle.expr.dtype import boolean, i64
 from treadle.expr.scalar import as_expr, ceildiv, int_value
 from treadle.frontend.onnx.compose import axis_of, concat, insert_axis, reshape
 from treadle.frontend.onnx.converter import converter
@@ -122,4 +122,27 @@ def split_to(x: Traced, sizes: Known | None = None, *, axis: int = 0, keepdims: 
     return _sequence(tuple(Operand(t) for t in found))
 
 
-CONVERTERS = (empty, construct, at, insert, erase, length, concat_from, split_to)
+@converter("OptionalHasElement", since=15)
+def has_element(x: Operand | None = None) -> Known:
+    """Whether there is one: so of every tensor and sequence that is given."""
+    return Known(np.array(x is not None), boolean)
+
+
+@converter("OptionalGetElement", since=15)
+def get_element(x: Operand) -> Operand:
+    """The tensor or sequence itself."""
+    return x
+
+
+CONVERTERS = (
+    has_element,
+    get_element,
+    empty,
+    construct,
+    at,
+    insert,
+    erase,
+    length,
+    concat_from,
+    split_to,
+)

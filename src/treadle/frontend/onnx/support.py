@@ -9,8 +9,6 @@ from treadle.base.errors import ModelImportError
 from treadle.frontend.onnx.bodies import Bodies, Opsets, domain_of, instantiate, opsets_of
 from treadle.frontend.onnx.converter import Catalogue
 
-UNTENSORED = frozenset({"Optional", "OptionalGetElement", "OptionalHasElement"})
-
 
 @dataclass(eq=False)
 class _Survey:
