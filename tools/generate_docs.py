@@ -25,8 +25,8 @@ _NOTE = "<!-- Written by tools/generate_docs.py; change the docstrings instead. 
 
 def pages() -> dict[str, str]:
     """The text of every generated page, by file name."""
-    found = {f"reference/ops/{name}.md": text for name, text in _op_pages().items()}
-    found["reference/ops/index.md"] = _op_index()
+    found = {f"reference/{_page(name)}": text for name, text in _op_pages().items()}
+    found["reference/operations.md"] = _op_index()
     found["reference/passes.md"] = _pass_page()
     found["reference/schedule.md"] = _schedule_page()
     found["errors/index.md"] = _error_index()
@@ -55,6 +55,11 @@ def _families() -> Mapping[str, list[type[Op]]]:
         if cls.__module__.startswith("treadle.ops."):
             families.setdefault(cls.__module__.rpartition(".")[2], []).append(cls)
     return dict(sorted(families.items()))
+
+
+def _page(family: str) -> str:
+    """The file of a family; ``index.md`` would be the page of the folder."""
+    return f"ops/{'indexing' if family == 'index' else family}.md"
 
 
 def _op_pages() -> dict[str, str]:
@@ -122,7 +127,7 @@ def _op_index() -> str:
         for name, classes in _families().items():
             for cls in classes:
                 meaning = _summary(cls).replace("``", "`").replace("|", "\\|")
-                yield f"| [`{cls.op_name()}`]({name}.md#{cls.op_name()}) | {meaning} |"
+                yield f"| [`{cls.op_name()}`]({_page(name)}#{cls.op_name()}) | {meaning} |"
 
     return _lines(lines())
 

@@ -1,8 +1,9 @@
 """Whether an executable computes what PyTorch computes, at sizes other than those of the example.
 
 Tolerance: PyTorch's own for f32 (``torch.testing.assert_close``: relative 1.3e-6, absolute 1e-5),
-where the absolute part is relative to the largest magnitude of the expected tensor if that is above
-1: the rounding of a sum follows its largest terms, and a model's result is the end of many sums.
+where the absolute part is taken relative to the largest magnitude of the expected tensor, whether
+that is large or small: the rounding of a sum follows its largest terms, and a model's result is the
+end of many sums.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 RELATIVE = 1.3e-6
 ABSOLUTE = 1e-5
+TINY = torch.finfo(torch.float32).tiny
 
 Inputs = tuple[torch.Tensor, ...]
 
@@ -27,7 +29,7 @@ Inputs = tuple[torch.Tensor, ...]
 class Difference:
     """How far two results are apart.
 
-    ``error`` is the largest difference over the largest expected magnitude (at least 1);
+    ``error`` is the largest difference over the largest expected magnitude;
     ``close`` says whether all elements are within the tolerance.
     """
 
@@ -76,9 +78,9 @@ def difference(actual: torch.Tensor, expected: torch.Tensor, shapes: str = "") -
     """How far a tensor is from what is expected; never close if shape, dtype or NaNs differ."""
     if actual.shape != expected.shape or actual.dtype != expected.dtype:
         return Difference(shapes, float("inf"), False)
-    scale = max(1.0, expected.abs().max().item()) if expected.numel() else 1.0
+    scale = expected.abs().max().item() if expected.numel() else 1.0
     gap = (actual - expected).abs()
-    error = gap.max().item() / scale if expected.numel() else 0.0
+    error = gap.max().item() / max(scale, TINY) if expected.numel() else 0.0
     close = torch.isclose(actual, expected, rtol=RELATIVE, atol=ABSOLUTE * scale)
     return Difference(shapes, error, bool(close.all()))
 

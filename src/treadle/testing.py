@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 from hypothesis import strategies as st
 
+from treadle.base.cache import NO_CACHE
 from treadle.base.errors import InternalError
 from treadle.driver.build import build
 from treadle.driver.executable import Executable
@@ -139,7 +140,9 @@ def compiled_here(module: Module, target: str = "native", threads: int = 1) -> E
     Raises:
         TreadleError: what compiling refuses.
     """
-    options = Options(Target.parse(target), "default", threads, workers=0, cache=None, dump=None)
+    options = Options(
+        Target.parse(target), "default", threads, workers=0, cache=NO_CACHE, dump=None
+    )
     graph = graph_pipeline().run(module)
     return Executable(graph, build(graph, options), threads=threads)
 

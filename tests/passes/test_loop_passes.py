@@ -260,11 +260,11 @@ def test_unroll_every_copy_has_its_own_index_and_temporary():
         T = alloc((1,), f32, scope="register")
         T[0] = X[0]
         Y[0] = T[0]
-        T_u1 = alloc((1,), f32, scope="register")
-        T_u1[0] = X[1]
-        Y[1] = T_u1[0]
-        T_u2 = alloc((1,), f32, scope="register")
-        T_u2[0] = X[2]
+        T_iu1 = alloc((1,), f32, scope="register")
+        T_iu1[0] = X[1]
+        Y[1] = T_iu1[0]
+        T_iu2 = alloc((1,), f32, scope="register")
+        T_iu2[0] = X[2]
     """)
     assert_same_ir(unroll(before), after)
 

@@ -14,8 +14,8 @@ _HASH_BYTES = 32
 class DiskCache:
     """Bytes by key. Without a folder nothing is found and nothing kept.
 
-    An entry is written whole or not at all, and carries its hash: one that was damaged counts as missing. A folder that
-    cannot be written to only costs the next run its time.
+    An entry is written whole or not at all, and carries its hash: one that was damaged counts as
+    missing. A folder that cannot be written to only costs the next run its time.
     """
 
     folder: Path | None

@@ -1,6 +1,7 @@
 """The errors of the house: the user's mistakes carry a code, a place and a cure; the rest are ours.
 
-The classes live in ``treadle_runtime.errors``, so that an artifact that runs without the compiler raises the same ones.
+The classes live in ``treadle_runtime.errors``, so that an artifact that runs without the compiler
+raises the same ones.
 """
 
 from treadle_runtime.errors import (

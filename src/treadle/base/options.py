@@ -10,7 +10,8 @@ class Environment:
     """What the environment says.
 
     ``dump``: folder that receives the module after each pass that changed it (``TREADLE_DUMP``).
-    ``cache``: folder of compiled objects (``TREADLE_CACHE``; default ``~/.cache/treadle``); ``None`` when set to "off".
+    ``cache``: folder of compiled objects (``TREADLE_CACHE``; default ``~/.cache/treadle``);
+    ``None`` when set to "off".
     """
 
     dump: Path | None

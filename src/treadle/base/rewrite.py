@@ -39,9 +39,10 @@ def _handler(rewriter: type, node: type) -> Callable[[Any, Any], Any] | None:
 class Rewriter:
     """Rewrite a tree of nodes bottom-up by default, or as methods say.
 
-    A subclass defines ``rewrite_<class>`` (snake case, looked up along the bases of the node's class) for the nodes that
-    it treats; such a method calls ``self.generic(node)`` to go on below. A node that stands in a tuple may become
-    ``None`` (it is removed), another node, or a tuple of nodes (they are spliced in).
+    A subclass defines ``rewrite_<class>`` (snake case, looked up along the bases of the node's
+    class) for the nodes that it treats; such a method calls ``self.generic(node)`` to go on below.
+    A node that stands in a tuple may become ``None`` (it is removed), another node, or a tuple of
+    nodes (they are spliced in).
     """
 
     def rewrite(self, node: Any) -> Any:  # noqa: ANN401

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 class Span:
     """A place in a source file, or the name of a node in a model file.
 
-    ``source`` is a file or model name; ``line`` and ``column`` count from one; ``text`` is what stands there (a line of
-    source, or a node's name), kept because the file may be gone when an error is shown.
+    ``source`` is a file or model name; ``line`` and ``column`` count from one; ``text`` is what
+    stands there (a line of source, or a node's name), kept because the file may be gone when an
+    error is shown.
     """
 
     source: str

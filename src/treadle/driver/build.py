@@ -31,7 +31,9 @@ ENTRY = "main"
 
 @dataclass(frozen=True, eq=False)
 class Build:
-    """What a compilation leaves: the scheduled module, its host function, objects, constants and manifest."""
+    """What a compilation leaves: the scheduled module, its host function, objects, constants and
+    manifest.
+    """
 
     module: Module
     host: HostFunction
@@ -68,7 +70,9 @@ def build(graph: Module, options: Options, progress: Progress | None = None) -> 
 
 
 def _objects(module: Module, host: HostFunction, options: Options) -> list[bytes]:
-    """The objects of the kernels and of the host function; only what the cache lacks is lowered and compiled."""
+    """The objects of the kernels and of the host function; only what the cache lacks is lowered and
+    compiled.
+    """
     cache, target = options.cache, options.target
     names = kernel_names(host)
     texts = [str(module.tensor(name)) for name in names]
@@ -76,7 +80,9 @@ def _objects(module: Module, host: HostFunction, options: Options) -> list[bytes
     keys = [cache.key("object", text, *target.key) for text in texts]
     found = {key: cache.get(key) for key in keys}
     missing = [name for name, key in zip(names, keys, strict=False) if found[key] is None]
-    lowered = lower_pipeline().run(module.with_functions(map(module.tensor, missing)), dump=options.dump)
+    lowered = lower_pipeline().run(
+        module.with_functions(map(module.tensor, missing)), dump=options.dump
+    )
     sources = {key: texts[-1] for key in keys[-1:] if found[key] is None}
     for name, key in zip(names, keys, strict=False):
         if found[key] is None:
@@ -94,7 +100,9 @@ def kernel_names(host: HostFunction) -> list[str]:
 
 
 def object_texts(module: Module, host: HostFunction, options: Options) -> list[str]:
-    """The LLVM modules of a lowered module: the kernels that are called, one each, and the host function."""
+    """The LLVM modules of a lowered module: the kernels that are called, one each, and the host
+    function.
+    """
     kernels = [kernel_text(module.tensor(name), options.target) for name in kernel_names(host)]
     texts = [module_text([kernel], "", options.target) for kernel in kernels]
     return [*texts, module_text([host_text(host, module, options.target)], "", options.target)]

@@ -41,8 +41,9 @@ def compile(  # noqa: A001  (the word that users expect)
     """Compile a model for this machine.
 
     Args:
-        model: an ``nn.Module`` (with ``example_inputs``), a ``torch.export.ExportedProgram``, the path of an ONNX file (or
-            its ``ModelProto``), the path of a text of Treadle's own (``.py``), or a ``treadle.ir.module.Module``.
+        model: an ``nn.Module`` (with ``example_inputs``), a ``torch.export.ExportedProgram``, the
+            path of an ONNX file (or its ``ModelProto``), the path of a text of Treadle's own
+            (``.py``), or a ``treadle.ir.module.Module``.
         example_inputs: positional inputs that a PyTorch module is traced with.
         dynamic_shapes: which of their dimensions may vary, in the notation of ``torch.export``.
         target: ``native`` or an architecture level, such as ``x86-64-v3``.
@@ -50,7 +51,7 @@ def compile(  # noqa: A001  (the word that users expect)
         threads: how many threads a call uses; all cores unless given.
         fallback: ``"torch"`` runs operators that Treadle lacks through PyTorch.
         libraries: Python functions by name for ``call_library``.
-        cache: whether compiled objects are kept on disk for the next time.
+        cache: whether schedules and objects are kept on disk for the next time.
         progress: called with the name of each stage, its number, and how many there are.
 
     Raises:
@@ -61,7 +62,9 @@ def compile(  # noqa: A001  (the word that users expect)
     require_entry(module)
     graph = graph_pipeline().run(module, dump=options.dump, progress=progress)
     built = build(graph, options, progress)
-    return Executable(graph, built, threads=options.threads, libraries={**found, **(libraries or {})})
+    return Executable(
+        graph, built, threads=options.threads, libraries={**found, **(libraries or {})}
+    )
 
 
 def load(
@@ -72,10 +75,12 @@ def load(
     libraries: Libraries | None = None,
     cache: bool = True,
 ) -> Executable:
-    """Load a model that ``Executable.save`` wrote; it is compiled from its text, which the disk cache makes quick.
+    """Load a model that ``Executable.save`` wrote; it is compiled from its text, which the disk
+    cache makes quick.
 
     Raises:
-        RuntimeFault: E0711 to E0714, E0720 for a file that is missing, damaged or of another version.
+        RuntimeFault: E0711 to E0714, E0720 for a file that is missing, damaged or of another
+            version.
     """
     options = make_options(target, "default", threads, cache)
     contents = artifact.read(path)
@@ -94,8 +99,8 @@ def import_model(
     """The module of a model of any kind, and the functions that its library calls name.
 
     Raises:
-        ModelImportError: E0610 for something that is no model, E0611 for a path that is missing or of an unknown kind;
-            what the front end says.
+        ModelImportError: E0610 for something that is no model, E0611 for a path that is missing or
+            of an unknown kind; what the front end says.
         VerifyError: E02xx for a module or text that breaks the rules of programs.
     """
     if isinstance(model, Module):
@@ -117,13 +122,15 @@ def import_model(
     raise ModelImportError(
         "E0610",
         f"{type(model).__name__} is not a model",
-        help="pass an nn.Module with example_inputs, an ExportedProgram, or the path of an .onnx file",
+        help="pass an nn.Module with example_inputs, an ExportedProgram, or an .onnx file",
     )
 
 
 def _import_path(path: Path, constants: Mapping[str, np.ndarray]) -> tuple[Module, Libraries]:
     if not path.is_file():
-        raise ModelImportError("E0611", f"there is no file '{path}'", help="name a file that exists")
+        raise ModelImportError(
+            "E0611", f"there is no file '{path}'", help="name a file that exists"
+        )
     if path.suffix == ".onnx":
         from treadle.frontend.onnx import import_module
 

@@ -31,7 +31,11 @@ class Executable(runtime.Executable):
         self.module = module
         self.build = build
         functions = libraries or {}
-        callbacks = {name: Callback(name, functions[name]) for name in build.entry.callbacks if name in functions}
+        callbacks = {
+            name: Callback(name, functions[name])
+            for name in build.entry.callbacks
+            if name in functions
+        }
         super().__init__(
             build.entry,
             build.link() if code is None else code,
@@ -41,7 +45,8 @@ class Executable(runtime.Executable):
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the model to ``path``: its text, its weights, and machine code for this CPU as a cache.
+        """Write the model to ``path``: its text, its weights, and machine code for this CPU as a
+        cache.
 
         Raises:
             RuntimeFault: E0710 if the file cannot be written.

@@ -17,8 +17,9 @@ Numerics = Literal["default", "fast", "strict"]
 class Options:
     """The options of one compilation, checked.
 
-    ``threads``: how many threads an executable uses. ``workers``: processes that compile at the same time. ``cache``:
-    schedules and objects of earlier runs. ``dump``: folder that receives the module after each pass, or ``None``.
+    ``threads``: how many threads an executable uses. ``workers``: processes that compile at the
+    same time. ``cache``: schedules and objects of earlier runs. ``dump``: folder that receives the
+    module after each pass, or ``None``.
     """
 
     target: Target
@@ -38,12 +39,16 @@ def make_options(
     """Check what the user said and fill in the rest from the machine and the environment.
 
     Raises:
-        OptionError: E0830 for a numerics mode that does not exist, E0831 for a number of threads below one; what
-            ``Target.parse`` says of the target.
+        OptionError: E0830 for a numerics mode that does not exist, E0831 for a number of threads
+            below one; what ``Target.parse`` says of the target.
     """
     modes = get_args(Numerics)
     if numerics not in modes:
-        raise OptionError("E0830", f"there is no numerics mode {numerics!r}", help=f"use one of: {', '.join(modes)}")
+        raise OptionError(
+            "E0830",
+            f"there is no numerics mode {numerics!r}",
+            help=f"use one of: {', '.join(modes)}",
+        )
     if threads is not None and (not isinstance(threads, int) or threads < 1):
         raise OptionError("E0831", f"threads is {threads!r}", help="use at least one thread")
     environment = read_environment()

@@ -13,7 +13,8 @@ _COUNTED = frozenset({"arithmetic", "math"})
 
 @lru_cache(maxsize=1024)
 def work_of(function: TensorFunction) -> tuple[Expr, Expr]:
-    """Floating-point operations and bytes of the parameters of one call, as expressions over the function's symbols.
+    """Floating-point operations and bytes of the parameters of one call, as expressions over the
+    function's symbols.
 
     Tiles that are not full count as if they were. A parameter counts as read or written once.
     """
@@ -44,5 +45,3 @@ def _operations(s: Store) -> int:
         for x in walk(*expressions(s))
         if isinstance(x, Apply) and x.dtype.is_float and FUNCTIONS[x.fn].family in _COUNTED
     )
-
-

@@ -83,7 +83,7 @@ class Interned:
     __slots__ = ("__weakref__",)
 
     @classmethod
-    def _intern(cls, key: tuple[Any, ...], make: Callable[[], Self]) -> Self:
+    def _intern(cls, key: tuple[Any, ...], make: Callable[[], Any]) -> Self:
         found = _TABLE.get((cls, *key))
         return _TABLE.add((cls, *key), make()) if found is None else found
 

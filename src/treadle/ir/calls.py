@@ -15,7 +15,9 @@ from treadle.ir.types import TensorType, Type
 
 
 class FunctionOp(Op):
-    """An operation whose meaning is other functions of the module; the interpreter knows how to run each."""
+    """An operation whose meaning is other functions of the module; the interpreter knows how to run
+    each.
+    """
 
     differentiable: ClassVar[bool] = False
 
@@ -45,8 +47,8 @@ class Call(FunctionOp):
 class CallTensor(FunctionOp):
     """Allocate the outputs, then run the tensor function ``function`` in destination-passing style.
 
-    ``symbols`` are the values of the function's scalar parameters, in order. The symbols in the shapes of its buffers
-    are found by matching the arguments' shapes.
+    ``symbols`` are the values of the function's scalar parameters, in order. The symbols in the
+    shapes of its buffers are found by matching the arguments' shapes.
     """
 
     function: str
@@ -72,7 +74,9 @@ class CallLibrary(FunctionOp):
 
 @dataclass(frozen=True)
 class MatchCast(FunctionOp):
-    """Assert that the operand has type ``type``, whose new symbols it binds; checked when the program runs."""
+    """Assert that the operand has type ``type``, whose new symbols it binds; checked when the
+    program runs.
+    """
 
     type: TensorType
 
@@ -98,8 +102,8 @@ class Cond(FunctionOp):
 class WhileLoop(FunctionOp):
     """Run ``body`` on the carried values while ``condition`` of them holds.
 
-    The first ``carried`` operands are carried: ``body`` returns their next values, of the same types. The rest are passed
-    to both functions unchanged.
+    The first ``carried`` operands are carried: ``body`` returns their next values, of the same
+    types. The rest are passed to both functions unchanged.
     """
 
     condition: str

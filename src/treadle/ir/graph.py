@@ -25,7 +25,9 @@ class ConstantRef:
 
 @node
 class Literal:
-    """A scalar expression as a tensor of no dimensions: a number, or one computed from symbolic dimensions."""
+    """A scalar expression as a tensor of no dimensions: a number, or one computed from symbolic
+    dimensions.
+    """
 
     value: Expr
 
@@ -52,7 +54,9 @@ Atom = Value | ConstantRef | Literal | ShapeLiteral
 
 @node
 class Binding:
-    """``outputs = op(*args)``. An operation has one or more results, each with a name of its own."""
+    """``outputs = op(*args)``. An operation has one or more results, each with a name of its
+    own.
+    """
 
     outputs: tuple[Value, ...]
     op: Op

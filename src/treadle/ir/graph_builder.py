@@ -17,7 +17,9 @@ from treadle.ir.types import TensorType, Type
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Traced:
-    """An atom of a function under construction, beside the builder that operations on it are added to."""
+    """An atom of a function under construction, beside the builder that operations on it are added
+    to.
+    """
 
     builder: "GraphBuilder"
     atom: Atom
@@ -92,13 +94,20 @@ class GraphBuilder:
         """Dimensions as an operand."""
         return Traced(self, ShapeLiteral(dims))
 
-    def emit(self, op: Op, *args: Traced, name: str | None = None, span: Span | None = None) -> Traced:
+    def emit(
+        self, op: Op, *args: Traced, name: str | None = None, span: Span | None = None
+    ) -> Traced:
         """Add an operation with one result."""
         (result,) = self.emit_all(op, *args, name=name, span=span)
         return result
 
     def emit_all(
-        self, op: Op, *args: Traced, name: str | None = None, names: Sequence[str] = (), span: Span | None = None
+        self,
+        op: Op,
+        *args: Traced,
+        name: str | None = None,
+        names: Sequence[str] = (),
+        span: Span | None = None,
     ) -> tuple[Traced, ...]:
         """Add an operation with any number of results; their types are inferred.
 
@@ -115,4 +124,6 @@ class GraphBuilder:
     def finish(self, *results: Traced) -> GraphFunction:
         """The function that returns ``results``."""
         atoms = tuple(r.atom for r in results)
-        return GraphFunction(self.name, tuple(self.params), tuple(self.body), atoms, tuple(self.assumes), self.span)
+        return GraphFunction(
+            self.name, tuple(self.params), tuple(self.body), atoms, tuple(self.assumes), self.span
+        )

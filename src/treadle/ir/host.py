@@ -41,7 +41,9 @@ Slot = InputSlot | OutputSlot | ConstantSlot | ArenaSlot
 
 @node
 class KernelStep:
-    """Run a tensor function: pointers to its buffers, inputs first, then the values of its symbols."""
+    """Run a tensor function: pointers to its buffers, inputs first, then the values of its
+    symbols.
+    """
 
     kernel: str
     buffers: tuple[Slot, ...]
@@ -92,7 +94,9 @@ Step = KernelStep | LibraryStep | CopyStep | BranchStep | LoopStep
 
 @dataclass(frozen=True, slots=True)
 class ShapeCheck:
-    """A claim about the shapes of the inputs that every call tests; ``input`` and ``axis`` say of which dimension."""
+    """A claim about the shapes of the inputs that every call tests; ``input`` and ``axis`` say of
+    which dimension.
+    """
 
     claim: Expr
     text: str
@@ -102,9 +106,11 @@ class ShapeCheck:
 
 @node
 class HostFunction:
-    """An entry: its signature, how its symbols follow from the inputs' shapes, what it checks, and its steps.
+    """An entry: its signature, how its symbols follow from the inputs' shapes, what it checks, and
+    its steps.
 
-    ``symbols`` pairs each symbolic variable with its value over the raw dimensions, written ``dim_<input>_<axis>``.
+    ``symbols`` pairs each symbolic variable with its value over the raw dimensions, written
+    ``dim_<input>_<axis>``.
     """
 
     name: str

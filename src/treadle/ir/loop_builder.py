@@ -1,12 +1,37 @@
-"""Write loop programs in few words: each ``compute`` or ``reduce`` is one block in loops of its own."""
+"""Write loop programs in few words: each ``compute`` or ``reduce`` is one block in loops of its
+own.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
 from treadle.expr.dtype import DType, parse_dtype
-from treadle.expr.scalar import Const, Expr, ExprLike, Var, apply, as_expr, int_value, maximum, minimum, select, transform
-from treadle.ir.tensor import Allocate, Block, Buffer, For, If, IterVar, Load, Store, Stmt, TensorFunction
+from treadle.expr.scalar import (
+    Const,
+    Expr,
+    ExprLike,
+    Var,
+    apply,
+    as_expr,
+    int_value,
+    maximum,
+    minimum,
+    select,
+    transform,
+)
+from treadle.ir.tensor import (
+    Allocate,
+    Block,
+    Buffer,
+    For,
+    If,
+    IterVar,
+    Load,
+    Stmt,
+    Store,
+    TensorFunction,
+)
 from treadle.ir.types import TensorType
 
 Combine = Literal["add", "mul", "max", "min", "and", "or"]
@@ -42,7 +67,8 @@ def combined(combine: Combine, a: Expr, b: Expr) -> Expr:
 class LoopBuilder:
     """Collects the parameters and blocks of one tensor function.
 
-    The inputs are named ``X0``, ``X1``… unless named; loops and axes are numbered within the function, so names never clash.
+    The inputs are named ``X0``, ``X1``… unless named; loops and axes are numbered within the
+    function, so names never clash.
     """
 
     name: str
@@ -73,7 +99,9 @@ class LoopBuilder:
         self.body.append(Allocate(buffer))
         return buffer
 
-    def compute(self, buffer: Buffer, value: Callable[..., ExprLike], name: str | None = None) -> Buffer:
+    def compute(
+        self, buffer: Buffer, value: Callable[..., ExprLike], name: str | None = None
+    ) -> Buffer:
         """Write every element of ``buffer``: ``value`` of its indices."""
         loops, iters = self._axes(buffer.shape, "spatial")
         indices = tuple(i.var for i in iters)
@@ -90,7 +118,9 @@ class LoopBuilder:
         name: str | None = None,
         init: ExprLike | None = None,
     ) -> Buffer:
-        """Write every element of ``buffer``: ``value`` of its indices and of ``extents``' indices, combined over the latter."""
+        """Write every element of ``buffer``: ``value`` of its indices and of ``extents``' indices,
+        combined over the latter.
+        """
         if any(int_value(e) == 0 for e in extents):
             # A loop of no steps has no first one, at which ``init`` would run.
             start = identity(combine, buffer.dtype) if init is None else init
@@ -118,10 +148,11 @@ class LoopBuilder:
         value: Callable[..., ExprLike],
         name: str | None = None,
     ) -> Buffer:
-        """Sum ``value`` over ``reduced`` into the element that ``at`` says, for every point of ``extents``.
+        """Sum ``value`` over ``reduced`` into the element that ``at`` says, for every point of
+        ``extents``.
 
-        ``at`` takes the indices of ``extents`` and must name another element for each; ``value`` takes those of
-        ``reduced`` as well.
+        ``at`` takes the indices of ``extents`` and must name another element for each; ``value``
+        takes those of ``reduced`` as well.
         """
         outer, spatial_iters = self._axes(tuple(as_expr(e) for e in extents), "spatial")
         inner, reduce_iters = self._axes(tuple(as_expr(e) for e in reduced), "reduce")
@@ -145,9 +176,11 @@ class LoopBuilder:
         name: str | None = None,
         where: Callable[..., Expr] | None = None,
     ) -> Buffer:
-        """For every point of ``extents``, in order, store to the element that ``store`` says the value that it says.
+        """For every point of ``extents``, in order, store to the element that ``store`` says the
+        value that it says.
 
-        Elements may be stored to more than once, so the loops are reductions to a schedule: it keeps their order.
+        Elements may be stored to more than once, so the loops are reductions to a schedule: it
+        keeps their order.
         """
         loops, iters = self._axes(tuple(as_expr(e) for e in extents), "reduce")
         point = tuple(i.var for i in iters)
@@ -166,24 +199,34 @@ class LoopBuilder:
         name: str | None = None,
         ordered: tuple[int, ...] = (),
     ) -> Buffer:
-        """For every point of ``extents`` store to the element that ``store`` says the value that it says.
+        """For every point of ``extents`` store to the element that ``store`` says the value that it
+        says.
 
-        The elements of different points must differ, so the loops are spatial. The axes of ``extents`` in ``ordered``
-        are run in order instead: a value may read what an earlier point along them stored.
+        The elements of different points must differ, so the loops are spatial. The axes of
+        ``extents`` in ``ordered`` are run in order instead: a value may read what an earlier point
+        along them stored.
         """
         loops: list[tuple[Var, Expr]] = []
         iters: list[IterVar] = []
         for axis, extent in enumerate(extents):
-            one_loop, one_iter = self._axes((as_expr(extent),), "reduce" if axis in ordered else "spatial")
+            one_loop, one_iter = self._axes(
+                (as_expr(extent),), "reduce" if axis in ordered else "spatial"
+            )
             loops.extend(one_loop)
             iters.extend(one_iter)
         indices, value = store(*(i.var for i in iters))
         write = Store(buffer, tuple(as_expr(i) for i in indices), _typed(value, buffer.dtype))
-        self._add(tuple(loops), Block(self._block_name(name or buffer.name), tuple(iters), (write,)))
+        self._add(
+            tuple(loops), Block(self._block_name(name or buffer.name), tuple(iters), (write,))
+        )
         return buffer
 
-    def block(self, name: str, extents: tuple[ExprLike, ...], body: Callable[..., tuple[Stmt, ...]]) -> None:
-        """For every point of ``extents``, independently, run the statements that ``body`` says; loops among them stay inside."""
+    def block(
+        self, name: str, extents: tuple[ExprLike, ...], body: Callable[..., tuple[Stmt, ...]]
+    ) -> None:
+        """For every point of ``extents``, independently, run the statements that ``body`` says;
+        loops among them stay inside.
+        """
         loops, iters = self._axes(tuple(as_expr(e) for e in extents), "spatial")
         self._add(loops, Block(self._block_name(name), iters, body(*(i.var for i in iters))))
 
@@ -192,7 +235,9 @@ class LoopBuilder:
         return Var(f"i{self._number()}")
 
     def _number(self) -> int:
-        """The next number for names of loops; one that makes the name of a dtype (i8) is passed over."""
+        """The next number for names of loops; one that makes the name of a dtype (i8) is passed
+        over.
+        """
         while parse_dtype(f"i{self._count}") is not None:
             self._count += 1
         self._count += 1
@@ -201,7 +246,9 @@ class LoopBuilder:
     def build(self) -> TensorFunction:
         """The function."""
         params = (*self.inputs, *self.outputs)
-        return TensorFunction(self.name, params, len(self.outputs), tuple(self.body), tuple(self.assumes))
+        return TensorFunction(
+            self.name, params, len(self.outputs), tuple(self.body), tuple(self.assumes)
+        )
 
     def _axes(
         self, extents: tuple[Expr, ...], kind: Literal["spatial", "reduce"]
@@ -240,7 +287,9 @@ def clamp(x: Expr, low: ExprLike, high: ExprLike) -> Expr:
 
 
 def guarded(condition: Expr, value: Expr, other: ExprLike) -> Expr:
-    """``value`` where ``condition`` holds, else ``other``; the loads in ``value`` are only made where it holds."""
+    """``value`` where ``condition`` holds, else ``other``; the loads in ``value`` are only made
+    where it holds.
+    """
 
     def mask(x: Expr) -> Expr | None:
         if not isinstance(x, Load):

@@ -18,7 +18,9 @@ F = TypeVar("F", GraphFunction, TensorFunction)
 
 @dataclass(frozen=True, eq=False)
 class Constant:
-    """A tensor known at compile time. ``array`` has the type's shape and dtype and must not be written to."""
+    """A tensor known at compile time. ``array`` has the type's shape and dtype and must not be
+    written to.
+    """
 
     type: TensorType
     array: np.ndarray
@@ -26,7 +28,9 @@ class Constant:
 
 @dataclass(frozen=True, eq=False)
 class Module:
-    """Functions by name, in order, and constants by name. The first graph function named ``main`` is the usual entry."""
+    """Functions by name, in order, and constants by name. The first graph function named ``main``
+    is the usual entry.
+    """
 
     functions: Mapping[str, Function] = field(default_factory=dict[str, Function])
     constants: Mapping[str, Constant] = field(default_factory=dict[str, Constant])

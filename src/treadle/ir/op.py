@@ -47,9 +47,10 @@ def snake_case(name: str) -> str:
 class Op(ABC):
     """A pure operation on tensors. A subclass is a frozen dataclass; its fields are its attributes.
 
-    Fields hold what the text can say: ints, floats, bools, strings, None, dtypes, types, expressions, and tuples of
-    these. A subclass gives ``infer``, ``reference``, ``samples``, and ``lower`` (to loops) or ``decompose`` (to other ops),
-    and ``vjp`` unless it sets ``differentiable = False``.
+    Fields hold what the text can say: ints, floats, bools, strings, None, dtypes, types,
+    expressions, and tuples of these. A subclass gives ``infer``, ``reference``, ``samples``, and
+    ``lower`` (to loops) or ``decompose`` (to other ops), and ``vjp`` unless it sets
+    ``differentiable = False``.
     """
 
     differentiable: ClassVar[bool] = True
@@ -61,14 +62,18 @@ class Op(ABC):
 
     @abstractmethod
     def infer(self, *types: TensorType) -> Type | tuple[Type, ...]:
-        """The type (or types) of the result; raises TypeMismatch (E01xx) when the operands do not fit."""
+        """The type (or types) of the result; raises TypeMismatch (E01xx) when the operands do not
+        fit.
+        """
 
     @abstractmethod
     def reference(self, *arrays: np.ndarray) -> np.ndarray | tuple[np.ndarray, ...]:
         """The meaning, on NumPy arrays."""
 
     def lower(self, *types: TensorType) -> TensorFunction | None:
-        """The loop program of this operation on operands of known shape, or ``None`` if it decomposes instead."""
+        """The loop program of this operation on operands of known shape, or ``None`` if it
+        decomposes instead.
+        """
         return None
 
     def decompose(self, *args: "Traced") -> "Traced | tuple[Traced, ...] | None":
@@ -78,7 +83,8 @@ class Op(ABC):
     def vjp(
         self, args: "tuple[Traced, ...]", outs: "tuple[Traced, ...]", douts: "tuple[Traced, ...]"
     ) -> "tuple[Traced | None, ...]":
-        """The gradients of the operands from those of the results; ``None`` for an operand without one.
+        """The gradients of the operands from those of the results; ``None`` for an operand without
+        one.
 
         A class that does not override this must set ``differentiable = False``.
         """

@@ -1,7 +1,7 @@
 """Loop-level functions: buffers, loops, blocks and stores.
 
-A ``Block`` is the unit of scheduling. What it reads and writes follows from its body (``treadle.ir.analysis``); it is
-not stored a second time.
+A ``Block`` is the unit of scheduling. What it reads and writes follows from its body
+(``treadle.ir.analysis``); it is not stored a second time.
 """
 
 from typing import Any, Literal
@@ -19,9 +19,10 @@ IterKind = Literal["spatial", "reduce"]
 class Buffer(Interned):
     """Memory of ``shape`` elements in row-major order, known by its name within a function.
 
-    ``scope`` says where it lives: ``global`` (a parameter or the arena), ``stack`` (the frame of the kernel), or
-    ``register`` (each element becomes a machine register once all indices are constants). Interned: two functions that
-    declare the same buffer share the object, which holds no state.
+    ``scope`` says where it lives: ``global`` (a parameter or the arena), ``stack`` (the frame of
+    the kernel), or ``register`` (each element becomes a machine register once all indices are
+    constants). Interned: two functions that declare the same buffer share the object, which holds
+    no state.
     """
 
     __slots__ = ("dtype", "name", "scope", "shape")
@@ -30,7 +31,9 @@ class Buffer(Interned):
     dtype: DType
     scope: Scope
 
-    def __new__(cls, name: str, shape: tuple[ExprLike, ...], dtype: DType, scope: Scope = "global") -> "Buffer":
+    def __new__(
+        cls, name: str, shape: tuple[ExprLike, ...], dtype: DType, scope: Scope = "global"
+    ) -> "Buffer":
         dims = tuple(as_expr(d) for d in shape)
 
         def make() -> "Buffer":
@@ -69,7 +72,8 @@ class Load(Expr):
 
     def __new__(cls, buffer: Buffer, indices: tuple[Expr, ...], mask: Expr | None = None) -> "Load":
         lanes = max((i.dtype.lanes for i in indices), default=1)
-        # A buffer of vectors hands out whole vectors; lanes of indices select elements of a buffer of scalars.
+        # A buffer of vectors hands out whole vectors; lanes of indices select elements of a buffer
+        # of scalars.
         dtype = buffer.dtype if lanes == 1 else buffer.dtype.vector(lanes)
 
         def make() -> "Load":
@@ -113,7 +117,9 @@ class For:
 
 @node
 class IterVar:
-    """An iteration variable of a block: its domain [0, extent), its kind, and the expression of loops bound to it."""
+    """An iteration variable of a block: its domain [0, extent), its kind, and the expression of
+    loops bound to it.
+    """
 
     var: Var
     extent: Expr
@@ -125,8 +131,8 @@ class IterVar:
 class Block:
     """A computation over iteration variables, scheduled as a whole.
 
-    ``init`` runs before ``body`` at the first step of the reduction (all reduce variables zero). Where ``where`` (over
-    the surrounding loops) is false the block does nothing.
+    ``init`` runs before ``body`` at the first step of the reduction (all reduce variables zero).
+    Where ``where`` (over the surrounding loops) is false the block does nothing.
     """
 
     name: str
@@ -160,7 +166,9 @@ class If:
 
 @node
 class Allocate:
-    """Declare ``buffer`` for the statements that follow in the same body; its contents are undefined."""
+    """Declare ``buffer`` for the statements that follow in the same body; its contents are
+    undefined.
+    """
 
     buffer: Buffer
     span: Span | None = None
@@ -177,7 +185,9 @@ class Let:
 
 @node
 class Intrinsic:
-    """An effect of the machine, such as ``prefetch``; a ``Load`` among the operands stands for its address."""
+    """An effect of the machine, such as ``prefetch``; a ``Load`` among the operands stands for its
+    address.
+    """
 
     name: str
     args: tuple[Expr, ...]
@@ -189,10 +199,12 @@ Stmt = For | Block | Store | If | Allocate | Let | Intrinsic
 
 @node
 class TensorFunction:
-    """A loop program over parameters in destination-passing style: the last ``outputs`` buffers are written.
+    """A loop program over parameters in destination-passing style: the last ``outputs`` buffers are
+    written.
 
-    ``params`` are buffers, then scalar variables. Symbols in the shapes of buffers are bound by the caller (they are
-    passed beside the buffers). ``assumes`` are facts about symbols that callers keep.
+    ``params`` are buffers, then scalar variables. Symbols in the shapes of buffers are bound by the
+    caller (they are passed beside the buffers). ``assumes`` are facts about symbols that callers
+    keep.
     """
 
     name: str

@@ -33,7 +33,9 @@ class UnknownShape(LookupError):
 
 @dataclass(frozen=True, slots=True)
 class ShapeType:
-    """A tuple of dimensions as a value; binds or checks the symbols in it where it enters a function."""
+    """A tuple of dimensions as a value; binds or checks the symbols in it where it enters a
+    function.
+    """
 
     dims: tuple[Expr, ...]
 

@@ -14,11 +14,15 @@ from treadle.ir.op import Op
 from treadle.ir.types import TensorType
 
 FOLD_BYTES = 1 << 20
-"""A folded constant may always be this large; a larger one only if it is no larger than its operands."""
+"""A folded constant may always be this large; a larger one only if it is no larger than its
+operands.
+"""
 
 
 def canonicalize(module: Module) -> Module:
-    """Evaluate what depends on constants only, merge equal bindings, remove dead bindings and constants."""
+    """Evaluate what depends on constants only, merge equal bindings, remove dead bindings and
+    constants.
+    """
     constants = dict(module.constants)
     names = _Names(set(constants))
     functions = {
@@ -40,7 +44,9 @@ class _Names:
     taken: set[str]
 
     def fresh(self, hint: str) -> str:
-        name = next(n for i in count() if (n := hint if i == 0 else f"{hint}_{i}") not in self.taken)
+        name = next(
+            n for i in count() if (n := hint if i == 0 else f"{hint}_{i}") not in self.taken
+        )
         self.taken.add(name)
         return name
 
@@ -53,7 +59,9 @@ class _Canonicalize:
     constants: dict[str, Constant]
     names: _Names
     atoms: dict[Value, Atom] = field(default_factory=dict[Value, Atom])
-    seen: dict[tuple[object, ...], tuple[Value, ...]] = field(default_factory=dict[tuple[object, ...], tuple[Value, ...]])
+    seen: dict[tuple[object, ...], tuple[Value, ...]] = field(
+        default_factory=dict[tuple[object, ...], tuple[Value, ...]]
+    )
     body: list[Binding] = field(default_factory=list[Binding])
 
     def run(self) -> GraphFunction:
@@ -81,7 +89,9 @@ class _Canonicalize:
         self.body.append(replace_fields(binding, args=args))
 
     def fold(self, binding: Binding, args: tuple[Atom, ...]) -> tuple[Atom, ...] | None:
-        """The constants that a binding computes; ``None`` if it depends on more, or would take too much room."""
+        """The constants that a binding computes; ``None`` if it depends on more, or would take too
+        much room.
+        """
         types = [v.type for v in binding.outputs]
         if isinstance(binding.op, FunctionOp) or _has_symbols(binding.op):
             return None
@@ -149,7 +159,9 @@ def atom_key(a: Atom) -> object:
 
 
 def live_bindings(body: list[Binding], results: tuple[Atom, ...]) -> tuple[Binding, ...]:
-    """The bindings that the results depend on, in order. Everything is pure but a check, which stays."""
+    """The bindings that the results depend on, in order. Everything is pure but a check, which
+    stays.
+    """
     needed = {a for a in results if isinstance(a, Value)}
     live: list[Binding] = []
     for binding in reversed(body):

@@ -23,7 +23,12 @@ def called_functions(module: Module, roots: tuple[str, ...]) -> dict[str, None]:
         found[name] = None
         function = module.functions.get(name)
         if isinstance(function, GraphFunction):
-            waiting.extend(n for b in reversed(function.body) for n in named_functions(b.op) if n in module.functions)
+            waiting.extend(
+                n
+                for b in reversed(function.body)
+                for n in named_functions(b.op)
+                if n in module.functions
+            )
     return found
 
 
@@ -35,4 +40,3 @@ def named_functions(op: Op) -> tuple[str, ...]:
         return op.condition, op.body
     name = getattr(op, "function", None)
     return (name,) if isinstance(op, FunctionOp) and isinstance(name, str) else ()
-

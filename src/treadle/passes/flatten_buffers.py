@@ -1,7 +1,9 @@
-"""Address memory by one index: every buffer outside of registers gets one dimension, counted in row-major order.
+"""Address memory by one index: every buffer outside of registers gets one dimension, counted in
+row-major order.
 
-Indices that were fused or split then meet in one linear expression, where what cancels does. The symbols that the shapes
-bound become scalar parameters, in the same order, so that callers see no difference.
+Indices that were fused or split then meet in one linear expression, where what cancels does. The
+symbols that the shapes bound become scalar parameters, in the same order, so that callers see no
+difference.
 """
 
 from treadle.base.rewrite import replace_fields
@@ -17,10 +19,14 @@ def flatten_buffers(function: TensorFunction) -> TensorFunction:
     """Give the buffers of ``function`` one dimension; for programs without blocks."""
     facts = facts_of(function)
     buffers = [b for b in (*function.buffers, *allocated(function.body)) if b.scope != "register"]
-    flat = {b: Buffer(b.name, (simplify(element_count(b), facts),), b.dtype, b.scope) for b in buffers}
+    flat = {
+        b: Buffer(b.name, (simplify(element_count(b), facts),), b.dtype, b.scope) for b in buffers
+    }
     params = (*(flat[b] for b in function.buffers), *symbols(function))
     assumes = (*function.assumes, *facts.claims)
-    lanes = frozenset(s.var for s in statements(function.body) if isinstance(s, For) and s.kind == "vectorized")
+    lanes = frozenset(
+        s.var for s in statements(function.body) if isinstance(s, For) and s.kind == "vectorized"
+    )
     body = _Flatten(flat, lanes).body(function.body, facts)
     return replace_fields(function, params=params, body=body, assumes=tuple(dict.fromkeys(assumes)))
 
@@ -45,13 +51,17 @@ class _Flatten:
         changed = map_expressions((s,), lambda e: self.expression(e, facts))[0]
         if isinstance(changed, Store) and changed.buffer in self.flat:
             place = simplify(flat_index(changed.buffer, changed.indices), facts)
-            return Store(self.flat[changed.buffer], (place,), changed.value, changed.mask, changed.span)
+            return Store(
+                self.flat[changed.buffer], (place,), changed.value, changed.mask, changed.span
+            )
         return changed
 
     def expression(self, x: Expr, facts: Facts) -> Expr:
         def visit(e: Expr) -> Expr | None:
             if not isinstance(e, Load) or e.buffer not in self.flat:
                 return None
-            return Load(self.flat[e.buffer], (simplify(flat_index(e.buffer, e.indices), facts),), e.mask)
+            return Load(
+                self.flat[e.buffer], (simplify(flat_index(e.buffer, e.indices), facts),), e.mask
+            )
 
         return transform(x, visit)

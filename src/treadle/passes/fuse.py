@@ -1,7 +1,8 @@
 """Group neighbouring calls of tensor functions into one when that saves a round trip to memory.
 
-A group is a tree with one result: every value inside it is used inside it only. First a contraction or a reduction takes
-the elementwise calls that follow it; then whatever computes one element from few is written into its only consumer.
+A group is a tree with one result: every value inside it is used inside it only. First a contraction
+or a reduction takes the elementwise calls that follow it; then whatever computes one element from
+few is written into its only consumer.
 """
 
 from collections.abc import Sequence
@@ -33,8 +34,12 @@ def fuse(module: Module, *, max_ops: int = 16) -> Module:
     return module.with_functions([*functions, *programs.values()])
 
 
-def callee_symbols(function: TensorFunction, args: Sequence[Atom], op: CallTensor) -> dict[Var, Expr]:
-    """The values of a function's symbols at a call, found by matching the shapes of the operands and results."""
+def callee_symbols(
+    function: TensorFunction, args: Sequence[Atom], op: CallTensor
+) -> dict[Var, Expr]:
+    """The values of a function's symbols at a call, found by matching the shapes of the operands
+    and results.
+    """
     values: dict[Var, Expr] = {}
     types = [*(a.type for a in args), *op.out]
     for buffer, type_ in zip(function.buffers, types, strict=True):
@@ -96,7 +101,11 @@ class _Fusion:
     def take_epilogues(self, binding: Binding) -> None:
         """Let a contraction or reduction have the elementwise calls that follow it."""
         summary = self.summary(binding)
-        if binding in self.groups or summary is None or summary.kind not in (Kind.CONTRACTION, Kind.REDUCTION):
+        if (
+            binding in self.groups
+            or summary is None
+            or summary.kind not in (Kind.CONTRACTION, Kind.REDUCTION)
+        ):
             return
         group = _Group([binding], summary.kind)
         self.groups[binding] = group
@@ -113,8 +122,12 @@ class _Fusion:
         summary, callee = self.summary(binding), self.callee(binding)
         if summary is None or callee is None or summary.kind != Kind.ELEMENTWISE:
             return False
-        operands = [b for b, a in zip(callee.input_buffers, binding.args, strict=True) if a is value]
-        return all(b in summary.identity for b in operands) and _same_shape(value, binding.outputs[0])
+        operands = [
+            b for b, a in zip(callee.input_buffers, binding.args, strict=True) if a is value
+        ]
+        return all(b in summary.identity for b in operands) and _same_shape(
+            value, binding.outputs[0]
+        )
 
     def join_consumer(self, binding: Binding) -> None:
         """Write a call into the group that alone uses its result."""
@@ -133,7 +146,9 @@ class _Fusion:
         target = next(iter(targets.values()))
         if len(targets) != 1 or target is None or target is group:
             return
-        if len(target.members) + 1 > self.max_ops or not all(self.accepts(u, binding, summary) for u in users):
+        if len(target.members) + 1 > self.max_ops or not all(
+            self.accepts(u, binding, summary) for u in users
+        ):
             return
         target.members.insert(0, binding)
         self.groups[binding] = target
@@ -166,7 +181,11 @@ class _Fusion:
                 continue
             members = sorted(group.members, key=lambda b: order[b])
             if binding is members[-1]:
-                body.append(binding if len(members) == 1 and not self.renames(binding) else self.fused(members))
+                body.append(
+                    binding
+                    if len(members) == 1 and not self.renames(binding)
+                    else self.fused(members)
+                )
         return tuple(body)
 
     def renames(self, binding: Binding) -> bool:
@@ -203,14 +222,20 @@ class _Fusion:
         needed: dict[Var, None] = {}
         for j, part in enumerate(parts):
             f = part.function
-            outer: list[Buffer] = [b for b, (s, _) in zip(f.input_buffers, part.inputs, strict=True) if s == "in"]
+            outer: list[Buffer] = [
+                b for b, (s, _) in zip(f.input_buffers, part.inputs, strict=True) if s == "in"
+            ]
             outer += f.output_buffers if j == len(parts) - 1 else []
-            plain.update(part.symbols.get(d, d) if isinstance(d, Var) else d for b in outer for d in b.shape)
+            plain.update(
+                part.symbols.get(d, d) if isinstance(d, Var) else d for b in outer for d in b.shape
+            )
             needed.update((v, None) for s in symbols(f) for v in variables(part.symbols.get(s, s)))
         return tuple(v for v in needed if v not in plain)
 
     def name(self, parts: list[Member]) -> str:
-        stem = "_".join(dict.fromkeys(p.function.name.rstrip("0123456789").rstrip("_") for p in parts))[:48]
+        stem = "_".join(
+            dict.fromkeys(p.function.name.rstrip("0123456789").rstrip("_") for p in parts)
+        )[:48]
         name, number = stem, 0
         while name in self.taken:
             number += 1
@@ -227,7 +252,10 @@ def _source(a: Atom, place: dict[Value, int], inputs: list[Atom]) -> tuple[str, 
     if isinstance(a, Value) and a in place:
         return "member", place[a]
     if isinstance(a, ConstantRef):
-        same = next((i for i, x in enumerate(inputs) if isinstance(x, ConstantRef) and x.name == a.name), None)
+        same = next(
+            (i for i, x in enumerate(inputs) if isinstance(x, ConstantRef) and x.name == a.name),
+            None,
+        )
     else:
         same = next((i for i, x in enumerate(inputs) if x is a), None)
     if same is not None:

@@ -8,7 +8,9 @@ from treadle.passes.specialize_calls import specialized
 
 
 def inline(module: Module) -> Module:
-    """Replace every ``call`` of a graph function by its body; branches and loops keep naming theirs."""
+    """Replace every ``call`` of a graph function by its body; branches and loops keep naming
+    theirs.
+    """
     return module.map_graph_functions(lambda f: _inline(f, module))
 
 
@@ -21,7 +23,11 @@ def _inline(function: GraphFunction, module: Module) -> GraphFunction:
     def visit(binding: Binding, prefix: str) -> None:
         args = tuple(atoms.get(a, a) if isinstance(a, Value) else a for a in binding.args)
         if not isinstance(binding.op, Call):
-            outputs = tuple(Value(f"{prefix}{v.name}", v.type) for v in binding.outputs) if prefix else binding.outputs
+            outputs = (
+                tuple(Value(f"{prefix}{v.name}", v.type) for v in binding.outputs)
+                if prefix
+                else binding.outputs
+            )
             atoms.update(zip(binding.outputs, outputs, strict=True))
             body.append(replace_fields(binding, outputs=outputs, args=args))
             return
@@ -36,5 +42,3 @@ def _inline(function: GraphFunction, module: Module) -> GraphFunction:
         visit(binding, "")
     results = tuple(atoms.get(r, r) if isinstance(r, Value) else r for r in function.results)
     return replace_fields(function, body=tuple(body), results=results)
-
-

@@ -1,7 +1,7 @@
 """What kind of program a tensor function is, inferred from its loops.
 
-After Relax's analysis of operator patterns (arXiv 2311.02103, Alg. 1): only the loop program is looked at, so a user's own
-function is treated like any other.
+After Relax's analysis of operator patterns (arXiv 2311.02103, Alg. 1): only the loop program is
+looked at, so a user's own function is treated like any other.
 """
 
 from dataclasses import dataclass
@@ -40,7 +40,9 @@ class Summary:
 
     @property
     def is_spatial(self) -> bool:
-        """Whether this is one block without a reduction, which can be written into its consumers."""
+        """Whether this is one block without a reduction, which can be written into its
+        consumers.
+        """
         return self.kind <= Kind.INJECTIVE
 
 
@@ -48,13 +50,19 @@ class Summary:
 def summarize(function: TensorFunction) -> Summary:
     """What kind of program ``function`` is."""
     found = blocks(function)
-    if function.outputs != 1 or not found or any(isinstance(s, If) for s in statements(function.body)):
+    if (
+        function.outputs != 1
+        or not found
+        or any(isinstance(s, If) for s in statements(function.body))
+    ):
         return Summary(Kind.OPAQUE, frozenset(), False, False)
     if len(found) == 1 and not any(i.kind == "reduce" for i in found[0].iters):
         return _spatial(function, found[0])
     if any(is_contraction(b) for b in found):
         return Summary(Kind.CONTRACTION, frozenset(), False, False)
-    if all(_is_complete(b) or _is_reduction(b) for b in found) and any(_is_reduction(b) for b in found):
+    if all(_is_complete(b) or _is_reduction(b) for b in found) and any(
+        _is_reduction(b) for b in found
+    ):
         return Summary(Kind.REDUCTION, frozenset(), False, False)
     return Summary(Kind.OPAQUE, frozenset(), False, False)
 
@@ -71,9 +79,13 @@ def _spatial(function: TensorFunction, block: Block) -> Summary:
         kind = Kind.INJECTIVE
     if any(v in axes for v in variables(*_outside_loads(store.value))):
         kind = max(kind, Kind.BROADCAST)
-    cheap = all(FUNCTIONS[x.fn].family in _CHEAP_FAMILIES for x in walk(store.value) if isinstance(x, Apply))
+    cheap = all(
+        FUNCTIONS[x.fn].family in _CHEAP_FAMILIES for x in walk(store.value) if isinstance(x, Apply)
+    )
     cheap = cheap and not any(loads(*x.indices) for x in reads)
-    return Summary(kind, same, cheap, is_affine_copy(store, frozenset(v for v in axes if isinstance(v, Var))))
+    return Summary(
+        kind, same, cheap, is_affine_copy(store, frozenset(v for v in axes if isinstance(v, Var)))
+    )
 
 
 def _outside_loads(x: Expr) -> tuple[Expr, ...]:
@@ -100,7 +112,11 @@ def is_affine_copy(store: Store, axes: frozenset[Var]) -> bool:
         rest = index
         for axis in [v for v in variables(index) if v in axes]:
             linear = split_linear(rest, axis)
-            if linear is None or axis in variables(linear[1]) or any(v in axes for v in variables(linear[0])):
+            if (
+                linear is None
+                or axis in variables(linear[1])
+                or any(v in axes for v in variables(linear[0]))
+            ):
                 return False
             rest = linear[1]
         if any(v in axes for v in variables(rest)):
@@ -146,13 +162,22 @@ def is_contraction(block: Block) -> bool:
 def contraction_operands(block: Block) -> tuple[Expr, Expr] | None:
     """The two factors that a contraction block sums the products of."""
     store = only_store(block)
-    if store is None or not block.init or not isinstance(store.value, Apply) or store.value.fn != "add":
+    if (
+        store is None
+        or not block.init
+        or not isinstance(store.value, Apply)
+        or store.value.fn != "add"
+    ):
         return None
     target = Load(store.buffer, store.indices)
     if target not in store.value.args:
         return None
     term = store.value.args[1] if store.value.args[0] is target else store.value.args[0]
-    if not isinstance(term, Apply) or term.fn != "mul" or not any(i.kind == "reduce" for i in block.iters):
+    if (
+        not isinstance(term, Apply)
+        or term.fn != "mul"
+        or not any(i.kind == "reduce" for i in block.iters)
+    ):
         return None
     a, b = term.args
     return (a, b) if _operand(a) is not None and _operand(b) is not None else None

@@ -10,7 +10,6 @@ from treadle.ir.calls import CallTensor, FunctionOp
 from treadle.ir.graph import Atom, Binding, GraphFunction, Literal, Value
 from treadle.ir.graph_builder import GraphBuilder, Traced
 from treadle.ir.module import Function, Module
-from treadle.ir.op import Op
 from treadle.ir.tensor import Buffer, Load, TensorFunction
 from treadle.ir.types import TensorType
 from treadle.passes.statements import map_expressions
@@ -45,16 +44,21 @@ def _expand(builder: GraphBuilder, binding: Binding) -> tuple[Atom, ...]:
     atoms: dict[Value, Atom] = {}
     for part in scratch.body:
         args = tuple(atoms.get(a, a) if isinstance(a, Value) else a for a in part.args)
-        atoms.update(zip(part.outputs, _expand(builder, replace_fields(part, args=args)), strict=True))
+        atoms.update(
+            zip(part.outputs, _expand(builder, replace_fields(part, args=args)), strict=True)
+        )
     results = parts if isinstance(parts, tuple) else (parts,)
-    return tuple(atoms.get(r.atom, r.atom) if isinstance(r.atom, Value) else r.atom for r in results)
+    return tuple(
+        atoms.get(r.atom, r.atom) if isinstance(r.atom, Value) else r.atom for r in results
+    )
 
 
 def legalize(module: Module) -> Module:
     """Replace every operation by a call of its loop program.
 
     Raises:
-        LoweringError: E0410 where an operand's shape is not known, E0411 where an operation has no loop program.
+        LoweringError: E0410 where an operand's shape is not known, E0411 where an operation has no
+            loop program.
     """
     programs = _Programs(set(module.functions))
     functions: list[Function] = []
@@ -73,7 +77,9 @@ class _Programs:
 
     taken: set[str]
     functions: list[TensorFunction] = field(default_factory=list[TensorFunction])
-    known: dict[tuple[object, ...], TensorFunction] = field(default_factory=dict[tuple[object, ...], TensorFunction])
+    known: dict[tuple[object, ...], TensorFunction] = field(
+        default_factory=dict[tuple[object, ...], TensorFunction]
+    )
 
     def add(self, key: tuple[object, ...], function: TensorFunction) -> TensorFunction:
         name, number = function.name, 0
@@ -103,7 +109,9 @@ def _program(binding: Binding) -> TensorFunction:
     types: list[TensorType] = []
     for a in binding.args:
         if not isinstance(a.type, TensorType) or a.type.shape is None:
-            raise _refusal("E0410", binding, f"the shape of an operand of {op.op_name()}() is not known")
+            raise _refusal(
+                "E0410", binding, f"the shape of an operand of {op.op_name()}() is not known"
+            )
         types.append(a.type)
     function = op.lower(*types)
     if function is None:
@@ -120,7 +128,11 @@ def _program(binding: Binding) -> TensorFunction:
 
 def _refusal(code: str, binding: Binding, message: str) -> LoweringError:
     place = None if binding.span is None else str(binding.span)
-    cure = "give the value a shape with match_cast" if code == "E0410" else "report this: every operation needs one"
+    cure = (
+        "give the value a shape with match_cast"
+        if code == "E0410"
+        else "report this: every operation needs one"
+    )
     return LoweringError(code, message, place=place, help=cure)
 
 
@@ -131,7 +143,9 @@ def _inline_literals(function: TensorFunction, literals: dict[Buffer, Expr]) -> 
         return literals.get(x.buffer) if isinstance(x, Load) else None
 
     params = tuple(p for p in function.params if p not in literals)
-    return replace_fields(function, params=params, body=map_expressions(function.body, lambda e: transform(e, visit)))
+    return replace_fields(
+        function, params=params, body=map_expressions(function.body, lambda e: transform(e, visit))
+    )
 
 
 def _with_free_symbols(function: TensorFunction) -> TensorFunction:

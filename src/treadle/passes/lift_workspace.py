@@ -1,6 +1,8 @@
-"""Let the host plan the large temporaries of kernels: they become further outputs that nobody reads.
+"""Let the host plan the large temporaries of kernels: they become further outputs that nobody
+reads.
 
-After Relax's workspace lifting (arXiv 2311.02103, §4.4). What is allocated inside loops stays in the kernel.
+After Relax's workspace lifting (arXiv 2311.02103, §4.4). What is allocated inside loops stays in
+the kernel.
 """
 
 from treadle.base.rewrite import replace_fields
@@ -27,7 +29,9 @@ def lift_workspace(module: Module) -> Module:
             lifted[f.name] = (f, buffers)
         functions.append(f)
     changed = [
-        replace_fields(f, body=tuple(_call(b, module, lifted) for b in f.body)) if isinstance(f, GraphFunction) else f
+        replace_fields(f, body=tuple(_call(b, module, lifted) for b in f.body))
+        if isinstance(f, GraphFunction)
+        else f
         for f in functions
     ]
     return module.with_functions(changed)
@@ -35,13 +39,17 @@ def lift_workspace(module: Module) -> Module:
 
 def _lift(function: TensorFunction) -> tuple[TensorFunction, tuple[Buffer, ...]]:
     function = sink_allocations(function)
-    large = tuple(s.buffer for s in function.body if isinstance(s, Allocate) and _is_large(s.buffer))
+    large = tuple(
+        s.buffer for s in function.body if isinstance(s, Allocate) and _is_large(s.buffer)
+    )
     if not large:
         return function, ()
     body = tuple(s for s in function.body if not (isinstance(s, Allocate) and s.buffer in large))
     scalars = tuple(p for p in function.params if isinstance(p, Var))
     params = (*function.buffers, *large, *scalars)
-    return replace_fields(function, params=params, outputs=function.outputs + len(large), body=body), large
+    return replace_fields(
+        function, params=params, outputs=function.outputs + len(large), body=body
+    ), large
 
 
 def _is_large(buffer: Buffer) -> bool:
@@ -60,9 +68,12 @@ def _call(
         return binding
     symbols = callee_symbols(module.tensor(op.function), binding.args, op)
     types = tuple(
-        TensorType(tuple(simplify(substitute(d, symbols)) for d in b.shape), b.ndim, b.dtype) for b in buffers
+        TensorType(tuple(simplify(substitute(d, symbols)) for d in b.shape), b.ndim, b.dtype)
+        for b in buffers
     )
-    spare = tuple(Value(f"{binding.outputs[0].name}_{b.name}", t) for b, t in zip(buffers, types, strict=True))
+    spare = tuple(
+        Value(f"{binding.outputs[0].name}_{b.name}", t) for b, t in zip(buffers, types, strict=True)
+    )
     return replace_fields(
         binding, outputs=(*binding.outputs, *spare), op=replace_fields(op, out=(*op.out, *types))
     )

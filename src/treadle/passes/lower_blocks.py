@@ -1,4 +1,6 @@
-"""Turn blocks into plain statements: axes become the loops bound to them, predicates and inits become conditions."""
+"""Turn blocks into plain statements: axes become the loops bound to them, predicates and inits
+become conditions.
+"""
 
 from treadle.expr.bounds import Facts
 from treadle.expr.scalar import Apply, Expr, Var, eq

@@ -1,4 +1,6 @@
-"""Turn the entry of a module into a host function: memory planned, calls in order, shapes solved and checked."""
+"""Turn the entry of a module into a host function: memory planned, calls in order, shapes solved
+and checked.
+"""
 
 from dataclasses import dataclass, field
 
@@ -37,7 +39,8 @@ def lower_host(module: Module, entry: str = "main") -> HostFunction:
     """The host function of a graph function whose calls are calls of tensor functions.
 
     Raises:
-        LoweringError: E0420 if a symbol of the signature cannot be found from the shapes of the inputs.
+        LoweringError: E0420 if a symbol of the signature cannot be found from the shapes of the
+            inputs.
     """
     function = module.graph(entry)
     solved, checks = _solve(function)
@@ -60,7 +63,9 @@ def lower_host(module: Module, entry: str = "main") -> HostFunction:
 
 def _tensor_type(a: Atom) -> TensorType:
     if not isinstance(a.type, TensorType) or a.type.shape is None:
-        raise LoweringError("E0421", f"an entry takes and gives tensors of known shape, not {a.type}")
+        raise LoweringError(
+            "E0421", f"an entry takes and gives tensors of known shape, not {a.type}"
+        )
     return a.type
 
 
@@ -71,7 +76,9 @@ def _result_name(a: Atom, index: int) -> str:
 def _solve(function: GraphFunction) -> tuple[dict[Var, Expr], tuple[ShapeCheck, ...]]:
     """The symbols as expressions of raw dimensions, and what must hold of these."""
     dims = [
-        (d, i, axis) for i, p in enumerate(function.params) for axis, d in enumerate(_tensor_type(p).dims)
+        (d, i, axis)
+        for i, p in enumerate(function.params)
+        for axis, d in enumerate(_tensor_type(p).dims)
     ]
     solved: dict[Var, Expr] = {}
     for d, i, axis in dims:
@@ -87,7 +94,7 @@ def _solve(function: GraphFunction) -> tuple[dict[Var, Expr], tuple[ShapeCheck, 
     if missing:
         raise LoweringError(
             "E0420",
-            f"the symbol '{missing[0]}' does not follow from the shapes of the inputs of '{function.name}'",
+            f"the symbol '{missing[0]}' does not follow from the inputs of '{function.name}'",
             help="give the function a parameter with this dimension",
         )
     checks: list[ShapeCheck] = []
@@ -143,7 +150,9 @@ class _Plan:
         return self.body(function, targets)
 
     def body(self, function: GraphFunction, targets: dict[Value, _Slot]) -> list[Step]:
-        """The steps of a function whose parameters have slots and whose results go to ``targets``."""
+        """The steps of a function whose parameters have slots and whose results go to
+        ``targets``.
+        """
         steps: list[Step] = []
         owners = _owners(function)
         last: dict[Value, int] = {}
@@ -229,13 +238,17 @@ class _Plan:
         return [BranchStep(self.slot(binding.args[0]), tuple(then), tuple(orelse))]  # type: ignore[arg-type]
 
     def loop(self, binding: Binding, op: WhileLoop) -> list[Step]:
-        """The carried values live in the places of the results; the body computes the next ones beside them."""
+        """The carried values live in the places of the results; the body computes the next ones
+        beside them.
+        """
         steps: list[Step] = []
         sizes = [byte_size(_tensor_type(v)) for v in binding.outputs]
         for a, v, size in zip(binding.args, binding.outputs, sizes, strict=False):
             steps.append(CopyStep(self.slot(a), self.slots[v], size))  # type: ignore[arg-type]
         operands = (*binding.outputs, *binding.args[op.carried :])
-        condition = _Pending(self.arena.take(Const(1, byte_size(_tensor_type(binding.outputs[0])).dtype)))
+        condition = _Pending(
+            self.arena.take(Const(1, byte_size(_tensor_type(binding.outputs[0])).dtype))
+        )
         test = self.inline(op.condition, operands, (condition,))
         following = tuple(_Pending(self.arena.take(size)) for size in sizes)
         body = self.inline(op.body, operands, following)
@@ -258,10 +271,14 @@ class _Place:
 
     def step(self, s: Step) -> Step:
         if isinstance(s, KernelStep):
-            return KernelStep(s.kernel, tuple(self.slot(b) for b in s.buffers), s.symbols, s.label, s.span)
+            return KernelStep(
+                s.kernel, tuple(self.slot(b) for b in s.buffers), s.symbols, s.label, s.span
+            )
         if isinstance(s, LibraryStep):
             inputs = tuple((self.slot(b), t) for b, t in s.inputs)
-            return LibraryStep(s.function, inputs, tuple((self.slot(b), t) for b, t in s.outputs), s.span)
+            return LibraryStep(
+                s.function, inputs, tuple((self.slot(b), t) for b, t in s.outputs), s.span
+            )
         if isinstance(s, CopyStep):
             return CopyStep(self.slot(s.source), self.slot(s.target), s.size)
         if isinstance(s, BranchStep):
@@ -270,4 +287,3 @@ class _Place:
 
     def steps(self, steps: tuple[Step, ...]) -> tuple[Step, ...]:
         return tuple(self.step(s) for s in steps)
-

@@ -25,7 +25,9 @@ LOOP_PASSES: tuple[Callable[[TensorFunction], TensorFunction], ...] = (
 
 
 def lower_loops(function: TensorFunction) -> TensorFunction:
-    """Take a scheduled function to what code is generated from: no blocks, no unrolled or vectorized loops left."""
+    """Take a scheduled function to what code is generated from: no blocks, no unrolled or
+    vectorized loops left.
+    """
     for step in LOOP_PASSES:
         function = step(function)
     return function

@@ -1,7 +1,8 @@
 """Turn register tiles into arrays of vectors, so that every element becomes one machine register.
 
-A temporary whose last index is always a whole, aligned run of lanes becomes a buffer of vectors, one element per run. A
-masked store to one keeps the other lanes. Register buffers that are indexed by what is not constant move to the stack.
+A temporary whose last index is always a whole, aligned run of lanes becomes a buffer of vectors,
+one element per run. A masked store to one keeps the other lanes. Register buffers that are indexed
+by what is not constant move to the stack.
 """
 
 from treadle.base.errors import InternalError
@@ -41,13 +42,17 @@ def _constant(indices: tuple[Expr, ...]) -> bool:
 
 
 def _lanes(buffer: Buffer, uses: list[tuple[Expr, ...]]) -> int | None:
-    """The lanes of every access, if all are runs of that many neighbours that start at a multiple of it."""
+    """The lanes of every access, if all are runs of that many neighbours that start at a multiple
+    of it.
+    """
     found: set[int] = set()
     for indices in uses:
         run = indices[-1]
         if not isinstance(run, Apply) or run.fn != "ramp" or int_value(run.args[1]) != 1:
             return None
-        if any(i.dtype.lanes > 1 for i in indices[:-1]) or not divisible(run.args[0], run.dtype.lanes):
+        if any(i.dtype.lanes > 1 for i in indices[:-1]) or not divisible(
+            run.args[0], run.dtype.lanes
+        ):
             return None
         found.add(run.dtype.lanes)
     last = int_value(buffer.shape[-1])
@@ -107,5 +112,7 @@ class _Retype:
             return indices
         run = indices[-1]
         if not isinstance(run, Apply):
-            raise InternalError(f"'{self.old.name}' is indexed by {run}, which is not a run of lanes")
+            raise InternalError(
+                f"'{self.old.name}' is indexed by {run}, which is not a run of lanes"
+            )
         return (*indices[:-1], simplify(run.args[0] // const(self.lanes)))

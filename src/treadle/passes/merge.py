@@ -1,4 +1,6 @@
-"""Join tensor functions that feed each other into one: the values between them become temporaries."""
+"""Join tensor functions that feed each other into one: the values between them become
+temporaries.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,8 +13,9 @@ from treadle.passes.statements import Body, rename_definitions, substitute_body
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A function in a group. ``inputs`` says for each operand where it comes from: ("in", k), the k-th input of the whole, or
-    ("member", j), the result of the j-th function. ``symbols`` are the values of the function's symbols in the group.
+    """A function in a group. ``inputs`` says for each operand where it comes from: ("in", k), the
+    k-th input of the whole, or ("member", j), the result of the j-th function. ``symbols`` are the
+    values of the function's symbols in the group.
     """
 
     function: TensorFunction
@@ -21,9 +24,11 @@ class Member:
 
 
 def merge(name: str, members: Sequence[Member], scalars: tuple[Var, ...]) -> TensorFunction:
-    """The function that runs ``members`` in order and returns the results of the last; the others have one each.
+    """The function that runs ``members`` in order and returns the results of the last; the others
+    have one each.
 
-    Its inputs are numbered ``X0``, ``X1``…, the values between members ``T0``, ``T1``…, its results ``Y0``, ``Y1``….
+    Its inputs are numbered ``X0``, ``X1``…, the values between members ``T0``, ``T1``…, its results
+    ``Y0``, ``Y1``….
     """
     inputs: dict[int, Buffer] = {}
     results: list[Buffer] = []
@@ -53,10 +58,14 @@ def merge(name: str, members: Sequence[Member], scalars: tuple[Var, ...]) -> Ten
 
 
 def _moved(buffer: Buffer, name: str, symbols: Mapping[Var, Expr]) -> Buffer:
-    return Buffer(name, tuple(substitute(d, symbols) for d in buffer.shape), buffer.dtype, buffer.scope)
+    return Buffer(
+        name, tuple(substitute(d, symbols) for d in buffer.shape), buffer.dtype, buffer.scope
+    )
 
 
-def _renamed(f: TensorFunction, buffers: dict[Buffer, Buffer], symbols: Mapping[Var, Expr], suffix: str) -> Body:
+def _renamed(
+    f: TensorFunction, buffers: dict[Buffer, Buffer], symbols: Mapping[Var, Expr], suffix: str
+) -> Body:
     """The body of ``f`` over other buffers, what it defines renamed by a suffix."""
     variables = {v: Var(f"{v.name}{suffix}", v.dtype) for v in defined(f.body)}
     own = {b: _moved(b, f"{b.name}{suffix}", symbols) for b in allocated(f.body)}

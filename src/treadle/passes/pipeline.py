@@ -18,7 +18,9 @@ LOG = logging.getLogger("treadle.passes")
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """A function from module to module under a name; it takes modules down to level ``reads``, and leaves ``writes``."""
+    """A function from module to module under a name; it takes modules down to level ``reads``, and
+    leaves ``writes``.
+    """
 
     name: str
     run: Callable[[Module], Module]
@@ -35,7 +37,9 @@ class Pass:
         for name in options:
             if name not in self.options:
                 known = ", ".join(self.options) or "none"
-                raise OptionError("E0820", f"{self.name}: unknown option '{name}'; the options are {known}")
+                raise OptionError(
+                    "E0820", f"{self.name}: unknown option '{name}'; the options are {known}"
+                )
         return Pass(self.name, partial(self.run, **options), self.reads, self.writes, self.options)
 
 
@@ -56,7 +60,8 @@ class Pipeline:
     """Passes in order.
 
     Raises:
-        InternalError: when it is built in an order in which a pass would meet a level that it does not read.
+        InternalError: when it is built in an order in which a pass would meet a level that it does
+            not read.
     """
 
     passes: tuple[Pass, ...]
@@ -67,12 +72,17 @@ class Pipeline:
         for step in self.passes:
             if step.reads < level:
                 raise InternalError(
-                    f"pass '{step.name}' reads level {step.reads.name} but '{before}' before it leaves {level.name}"
+                    f"pass '{step.name}' reads level {step.reads.name} "
+                    f"but '{before}' before it leaves {level.name}"
                 )
             level, before = step.writes, step.name
 
-    def run(self, module: Module, *, dump: Path | None = None, progress: Progress | None = None) -> Module:
-        """Run all passes; with ``dump``, write the module after each one that changed it into that folder."""
+    def run(
+        self, module: Module, *, dump: Path | None = None, progress: Progress | None = None
+    ) -> Module:
+        """Run all passes; with ``dump``, write the module after each one that changed it into that
+        folder.
+        """
         for number, step in enumerate(self.passes):
             if progress is not None:
                 progress(step.name, number, len(self.passes))

@@ -1,8 +1,10 @@
-"""Give every value of a graph function a place: an input, an output, a constant, or a part of the arena.
+"""Give every value of a graph function a place: an input, an output, a constant, or a part of the
+arena.
 
-Values whose lives do not overlap share memory, whatever their dtypes. Sizes are symbolic; a free block serves a request
-when it is provably large enough, or when it can grow: blocks are laid out one after another once all are known.
-After Relax's dynamic memory planning (arXiv 2311.02103, §4.3), with reuse on a proved ``<=``.
+Values whose lives do not overlap share memory, whatever their dtypes. Sizes are symbolic; a free
+block serves a request when it is provably large enough, or when it can grow: blocks are laid out
+one after another once all are known. After Relax's dynamic memory planning (arXiv 2311.02103,
+§4.3), with reuse on a proved ``<=``.
 """
 
 from collections.abc import Mapping
@@ -102,4 +104,3 @@ def arena_slot(block: Block, offsets: Mapping[int, Expr]) -> ArenaSlot:
 def last_uses(order: list[tuple[Value, ...]]) -> dict[Value, int]:
     """The position of the last step that mentions each value."""
     return {value: i for i, values in enumerate(order) for value in values}
-

@@ -2,7 +2,7 @@
 
 from treadle.base.errors import InternalError
 from treadle.base.rewrite import replace_fields
-from treadle.ir.graph import Atom, Binding, GraphFunction, Value
+from treadle.ir.graph import Atom, Binding, Value
 from treadle.ir.module import Module
 from treadle.ir.types import TensorType
 from treadle.ops.broadcast import Expand

@@ -1,4 +1,6 @@
-"""Turn ``match_cast`` into facts: new symbols become what the operand's shape says, the rest a check at the entry."""
+"""Turn ``match_cast`` into facts: new symbols become what the operand's shape says, the rest a
+check at the entry.
+"""
 
 from treadle.base.errors import LoweringError, TypeMismatch
 from treadle.base.rewrite import replace_fields
@@ -36,7 +38,9 @@ def _resolve_one(function: GraphFunction, cast: Binding, op: object) -> GraphFun
     source = cast.args[0]
     if not isinstance(source.type, TensorType) or source.type.shape is None:
         cure = "pass sizes that depend on data as inputs of their own"
-        raise LoweringError("E0430", "match_cast of a value of unknown shape", place=place, help=cure)
+        raise LoweringError(
+            "E0430", "match_cast of a value of unknown shape", place=place, help=cure
+        )
     known = set(shape_symbols(function))
     symbols: dict[Var, Expr] = {}
     claims: list[Expr] = []
@@ -57,4 +61,6 @@ def _resolve_one(function: GraphFunction, cast: Binding, op: object) -> GraphFun
 
 
 def _renamed(body: tuple[Binding, ...], old: Value, new: Atom) -> tuple[Binding, ...]:
-    return tuple(replace_fields(b, args=tuple(new if a is old else a for a in b.args)) for b in body)
+    return tuple(
+        replace_fields(b, args=tuple(new if a is old else a for a in b.args)) for b in body
+    )

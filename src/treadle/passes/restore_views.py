@@ -1,4 +1,6 @@
-"""Calls that only rename the elements' indices, in the same order in memory, become views that cost nothing."""
+"""Calls that only rename the elements' indices, in the same order in memory, become views that cost
+nothing.
+"""
 
 from treadle.base.rewrite import replace_fields
 from treadle.expr.bounds import Facts

@@ -1,4 +1,5 @@
-"""Shrink each temporary to the region that is touched between its allocation and the end of the body around it.
+"""Shrink each temporary to the region that is touched between its allocation and the end of the
+body around it.
 
 Every index is bounded over the loops inside; what the loops outside add is subtracted from it.
 """
@@ -45,12 +46,16 @@ def _shrink(body: Body, facts: Facts) -> Body:
             accesses = tuple(_accesses(rest, s.buffer, ()))
             if not accesses:
                 continue
-            regions = tuple(_region(axis, s.buffer, accesses, facts) for axis in range(s.buffer.ndim))
+            regions = tuple(
+                _region(axis, s.buffer, accesses, facts) for axis in range(s.buffer.ndim)
+            )
             shrunk = _shrunken(s.buffer, regions)
             rest = _Shift(s.buffer, shrunk, tuple(r.start for r in regions)).body(rest)
             s = Allocate(shrunk, s.span)
         elif isinstance(s, For):
-            s = For(s.var, s.extent, _shrink(s.body, facts.with_range(s.var, s.extent)), s.kind, s.span)
+            s = For(
+                s.var, s.extent, _shrink(s.body, facts.with_range(s.var, s.extent)), s.kind, s.span
+            )
         elif isinstance(s, If):
             s = If(s.condition, _shrink(s.body, facts), _shrink(s.orelse, facts), s.span)
         result.append(s)
@@ -62,7 +67,11 @@ def _shrunken(buffer: Buffer, regions: tuple[_Region, ...]) -> Buffer:
     for region in regions:
         extent = int_value(region.extent)
         size = None if size is None or extent is None else size * extent
-    scope = "stack" if buffer.scope == "global" and size is not None and size <= STACK_BYTES else buffer.scope
+    scope = (
+        "stack"
+        if buffer.scope == "global" and size is not None and size <= STACK_BYTES
+        else buffer.scope
+    )
     return Buffer(buffer.name, tuple(r.extent for r in regions), buffer.dtype, scope)
 
 
@@ -70,7 +79,9 @@ def _accesses(body: Body, buffer: Buffer, loops: tuple[For, ...]) -> list[_Acces
     found: list[_Access] = []
     for s in body:
         loads = walk(*expressions(s))
-        found.extend(_Access(x.indices, loops) for x in loads if isinstance(x, Load) and x.buffer is buffer)
+        found.extend(
+            _Access(x.indices, loops) for x in loads if isinstance(x, Load) and x.buffer is buffer
+        )
         if isinstance(s, For):
             found.extend(_accesses(s.body, buffer, (*loops, s)))
         elif isinstance(s, If):
@@ -108,7 +119,9 @@ def _region(axis: int, buffer: Buffer, accesses: tuple[_Access, ...], facts: Fac
 
 
 def _extent(index: Expr, loops: tuple[For, ...], facts: Facts) -> tuple[Expr, int] | None:
-    """Start (over outer variables) and constant extent of the values of an index while the inner loops run."""
+    """Start (over outer variables) and constant extent of the values of an index while the inner
+    loops run.
+    """
     inner: dict[Var, Expr] = {}
     for loop in loops:
         inner[loop.var] = simplify(loop.extent, facts)
@@ -126,7 +139,9 @@ def _extent(index: Expr, loops: tuple[For, ...], facts: Facts) -> tuple[Expr, in
 
 
 class _Shift:
-    """Exchange a temporary for its shrunken self, whose indices count from the start of the region."""
+    """Exchange a temporary for its shrunken self, whose indices count from the start of the
+    region.
+    """
 
     def __init__(self, old: Buffer, new: Buffer, start: tuple[Expr, ...]) -> None:
         self.old, self.new, self.start = old, new, start

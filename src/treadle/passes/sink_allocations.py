@@ -1,7 +1,8 @@
 """Move each temporary into the innermost loop whose iterations each use one of their own.
 
-That holds for a loop around all accesses unless a block that writes the temporary reduces over it: a reduction carries
-its value from one iteration to the next, everything else writes what it is read for within the iteration.
+That holds for a loop around all accesses unless a block that writes the temporary reduces over it:
+a reduction carries its value from one iteration to the next, everything else writes what it is read
+for within the iteration.
 """
 
 from dataclasses import dataclass, field
@@ -14,14 +15,18 @@ from treadle.passes.statements import Body, with_body
 
 @dataclass(slots=True)
 class _Uses:
-    """The loops around all accesses of a temporary so far, and the loops that its writers reduce over."""
+    """The loops around all accesses of a temporary so far, and the loops that its writers reduce
+    over.
+    """
 
     loops: tuple[For, ...] | None = None
     carried: set[Var] = field(default_factory=set[Var])
 
 
 def sink_allocations(function: TensorFunction) -> TensorFunction:
-    """Put the allocations of ``function`` as far in as its blocks permit; for use while there are blocks."""
+    """Put the allocations of ``function`` as far in as its blocks permit; for use while there are
+    blocks.
+    """
     uses: dict[Buffer, _Uses] = {}
     _declare(function.body, uses)
     if not uses:
@@ -76,17 +81,22 @@ def _add(uses: _Uses, loops: tuple[For, ...]) -> None:
 
 
 def _home(uses: _Uses) -> Var | None:
-    """The variable of the loop that a temporary belongs into; ``None`` for the body of the function."""
+    """The variable of the loop that a temporary belongs into; ``None`` for the body of the
+    function.
+    """
     home: Var | None = None
     for loop in uses.loops or ():
-        if loop.var in uses.carried:
+        # Lanes share one temporary: it has a place for each of them.
+        if loop.var in uses.carried or loop.kind == "vectorized":
             break
         home = loop.var
     return home
 
 
 def _place(body: Body, inside: Var | None, homes: dict[Buffer, Var | None]) -> Body:
-    """The statements with every allocation just before the first statement that uses it, in the loop it belongs into."""
+    """The statements with every allocation just before the first statement that uses it, in the
+    loop it belongs into.
+    """
     waiting = {buffer for buffer, home in homes.items() if home is inside}
     result: list[Stmt] = []
     for s in body:

@@ -1,7 +1,9 @@
-"""Let rows be rows: products of matrices stacked along leading axes become one product, and reshapes move out of the way.
+"""Let rows be rows: products of matrices stacked along leading axes become one product, and
+reshapes move out of the way.
 
-``reshape(x, (a, b, k))`` that only splits leading dimensions commutes with what computes element by element, so it moves
-past that, and the elementwise operation ends up next to the product that it can be fused into.
+``reshape(x, (a, b, k))`` that only splits leading dimensions commutes with what computes element by
+element, so it moves past that, and the elementwise operation ends up next to the product that it
+can be fused into.
 """
 
 from dataclasses import dataclass, field
@@ -20,7 +22,9 @@ from treadle.ops.reshape import Reshape
 
 
 def sink_reshapes(module: Module) -> Module:
-    """Flatten the leading axes of products by a matrix, and move the reshapes that arise below elementwise operations."""
+    """Flatten the leading axes of products by a matrix, and move the reshapes that arise below
+    elementwise operations.
+    """
     return module.map_graph_functions(lambda f: _Sink(f).run())
 
 
@@ -55,7 +59,9 @@ class _Sink:
         if not isinstance(b.op, Pointwise) or len(b.outputs) != 1:
             return False
         wide = _dims(b.outputs[0])
-        source = next((self.flat[a] for a in b.args if isinstance(a, Value) and a in self.flat), None)
+        source = next(
+            (self.flat[a] for a in b.args if isinstance(a, Value) and a in self.flat), None
+        )
         if source is None or len(wide) < 3:
             return False
         rows = _dims(source)
@@ -71,7 +77,9 @@ class _Sink:
         return True
 
     def operand(self, a: Atom, wide: tuple[Expr, ...], rows: tuple[Expr, ...]) -> Atom | None:
-        """An operand as the flattened operation takes it; ``None`` if it broadcasts along flattened axes."""
+        """An operand as the flattened operation takes it; ``None`` if it broadcasts along flattened
+        axes.
+        """
         dims = _dims(a)
         if same_dims(dims, wide):
             return self.view(a, rows)
@@ -89,7 +97,9 @@ class _Sink:
         return known
 
     def emit(self, b: Binding, args: tuple[Atom, ...], dims: tuple[Expr, ...]) -> None:
-        """Add an operation on rows, and the view of its result that the rest of the function uses."""
+        """Add an operation on rows, and the view of its result that the rest of the function
+        uses.
+        """
         out = b.outputs[0]
         narrow = Value(f"{out.name}_rows", tensor(dims, _dtype(out)))
         self.body.append(replace_fields(b, outputs=(narrow,), args=args))
@@ -98,7 +108,12 @@ class _Sink:
 
 
 def _is_tensor(a: Atom, rank: int) -> bool:
-    return isinstance(a, Value | ConstantRef) and isinstance(a.type, TensorType) and a.type.ndim >= rank and a.type.shape is not None
+    return (
+        isinstance(a, Value | ConstantRef)
+        and isinstance(a.type, TensorType)
+        and a.type.ndim >= rank
+        and a.type.shape is not None
+    )
 
 
 def _dims(a: Atom) -> tuple[Expr, ...]:

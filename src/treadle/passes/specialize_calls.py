@@ -1,4 +1,6 @@
-"""A graph function as one of its calls sees it: its symbols exchanged for what the operands' shapes say."""
+"""A graph function as one of its calls sees it: its symbols exchanged for what the operands' shapes
+say.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
@@ -41,7 +43,9 @@ def substituted(function: GraphFunction, symbols: Mapping[Var, Expr]) -> GraphFu
         body.append(Binding(tuple(renewed(v) for v in b.outputs), op, args, b.span))
     results = tuple(_atom(r, values, symbols) for r in function.results)
     assumes = tuple(substitute(a, symbols) for a in function.assumes)
-    return replace_fields(function, params=params, body=tuple(body), results=results, assumes=assumes)
+    return replace_fields(
+        function, params=params, body=tuple(body), results=results, assumes=assumes
+    )
 
 
 def _dims(type_: Type) -> tuple[Expr, ...]:
@@ -57,7 +61,11 @@ def _atom(a: Atom, values: Mapping[Value, Value], symbols: Mapping[Var, Expr]) -
         return values[a]
     if isinstance(a, Literal):
         return Literal(substitute(a.value, symbols))
-    return ShapeLiteral(tuple(substitute(d, symbols) for d in a.dims)) if isinstance(a, ShapeLiteral) else a
+    return (
+        ShapeLiteral(tuple(substitute(d, symbols) for d in a.dims))
+        if isinstance(a, ShapeLiteral)
+        else a
+    )
 
 
 def substitute_type(type_: Type, symbols: Mapping[Var, Expr]) -> Type:

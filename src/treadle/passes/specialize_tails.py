@@ -1,16 +1,29 @@
 """Give full tiles a version without conditions, and short tiles versions of their own.
 
-A tile of unrolled or vectorized loops under a condition such as ``i0 * 6 + i1 < m`` is split where the rest of the
-condition's variables are known: when the whole tile lies inside, the condition is dropped; otherwise, if it limits an
-unrolled loop to ``rest`` of its iterations, one version per value of ``rest`` follows. What limits vector lanes stays a
-condition, which becomes a mask. A serial loop whose whole body stands under a limit on its variable just ends earlier.
+A tile of unrolled or vectorized loops under a condition such as ``i0 * 6 + i1 < m`` is split where
+the rest of the condition's variables are known: when the whole tile lies inside, the condition is
+dropped; otherwise, if it limits an unrolled loop to ``rest`` of its iterations, one version per
+value of ``rest`` follows. What limits vector lanes stays a condition, which becomes a mask. A
+serial loop whose whole body stands under a limit on its variable just ends earlier.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from treadle.expr.bounds import Facts
-from treadle.expr.scalar import Apply, Const, Expr, Var, const, eq, int_value, minimum, transform, variables, walk
+from treadle.expr.scalar import (
+    Apply,
+    Const,
+    Expr,
+    Var,
+    const,
+    eq,
+    int_value,
+    minimum,
+    transform,
+    variables,
+    walk,
+)
 from treadle.expr.simplify import simplify
 from treadle.expr.terms import split_linear
 from treadle.ir.analysis import expressions, facts_of, statements
@@ -27,10 +40,11 @@ MAX_VERSIONS = 16
 
 @dataclass(frozen=True, slots=True)
 class _Limit:
-    """A condition ``inner < rest``: ``inner`` over tile loops only, ``rest`` over variables from outside of the tile.
+    """A condition ``inner < rest``: ``inner`` over tile loops only, ``rest`` over variables from
+    outside of the tile.
 
-    ``tile`` has the coefficient and the extent of each of the loops. Nests that walk the same tile name their loops
-    differently; what they share is ``key``.
+    ``tile`` has the coefficient and the extent of each of the loops. Nests that walk the same tile
+    name their loops differently; what they share is ``key``.
     """
 
     inner: Expr
@@ -50,7 +64,9 @@ class _Limit:
 
 @dataclass(frozen=True, slots=True)
 class _Loops:
-    """The loops of a body: constant extents of those that become a tile, and the variables of the others."""
+    """The loops of a body: constant extents of those that become a tile, and the variables of the
+    others.
+    """
 
     tile: dict[Var, int]
     lanes: frozenset[Var]
@@ -60,7 +76,9 @@ class _Loops:
     def of(body: Body) -> "_Loops":
         """The loops anywhere in ``body``."""
         loops = [s for s in statements(body) if isinstance(s, For)]
-        tile = {s.var: e for s in loops if s.kind in _TILED and (e := int_value(s.extent)) is not None}
+        tile = {
+            s.var: e for s in loops if s.kind in _TILED and (e := int_value(s.extent)) is not None
+        }
         lanes = frozenset(s.var for s in loops if s.kind == "vectorized")
         return _Loops(tile, lanes, frozenset(s.var for s in loops) - frozenset(tile))
 
@@ -68,31 +86,38 @@ class _Loops:
 def specialize_tails(function: TensorFunction) -> TensorFunction:
     """Split the tiles of ``function`` by whether they are full."""
     facts = facts_of(function)
-    body = simplify_body(_clip(function.body), facts)
+    body = simplify_body(_clip(function.body, frozenset()), facts)
     return with_body(function, _specialize(body, facts, frozenset()))
 
 
-def _clip(body: Body) -> Body:
-    """End serial and parallel loops early whose whole body stands under a limit on their variable."""
+def _clip(body: Body, lanes: frozenset[Var]) -> Body:
+    """End serial and parallel loops early whose whole body stands under a limit on their variable.
+
+    The limit must be one for all ``lanes``, the variables of the vectorized loops around.
+    """
     result: list[Stmt] = []
     for s in body:
         if isinstance(s, For):
-            inner = _clip(s.body)
+            inner = _clip(s.body, lanes | {s.var} if s.kind == "vectorized" else lanes)
             loop = For(s.var, s.extent, inner, s.kind, s.span)
-            result.append(_clip_loop(loop) if s.kind in ("serial", "parallel") else loop)
+            result.append(_clip_loop(loop, lanes) if s.kind in ("serial", "parallel") else loop)
         elif isinstance(s, If):
-            result.append(If(s.condition, _clip(s.body), _clip(s.orelse), s.span))
+            result.append(If(s.condition, _clip(s.body, lanes), _clip(s.orelse, lanes), s.span))
         else:
             result.append(s)
     return tuple(result)
 
 
-def _clip_loop(loop: For) -> For:
+def _clip_loop(loop: For, lanes: frozenset[Var]) -> For:
     while len(loop.body) == 1 and isinstance(loop.body[0], If) and not loop.body[0].orelse:
         guard = loop.body[0]
         margin = _margin(guard.condition)
         linear = None if margin is None else split_linear(margin, loop.var)
-        if linear is None or int_value(linear[0]) != -1 or loop.var in variables(linear[1]):
+        if (
+            linear is None
+            or int_value(linear[0]) != -1
+            or {loop.var, *lanes}.intersection(variables(linear[1]))
+        ):
             break
         # rest - var > 0 limits the variable to ``rest`` iterations, counted from zero.
         extent = minimum(loop.extent, simplify(linear[1]))
@@ -102,7 +127,11 @@ def _clip_loop(loop: For) -> For:
 
 def _margin(condition: Expr) -> Expr | None:
     """An integer that is positive exactly when an inequality holds."""
-    if not isinstance(condition, Apply) or not condition.args[0].dtype.is_int or condition.dtype.lanes > 1:
+    if (
+        not isinstance(condition, Apply)
+        or not condition.args[0].dtype.is_int
+        or condition.dtype.lanes > 1
+    ):
         return None
     a, b = condition.args[0], condition.args[-1]
     margins = {"lt": b - a, "gt": a - b, "le": b - a + 1, "ge": a - b + 1}
@@ -121,7 +150,12 @@ def _specialize(body: Body, facts: Facts, done: frozenset[_Key]) -> Body:
             s = For(s.var, s.extent, _specialize(s.body, inside, done), s.kind, s.span)
         elif isinstance(s, If):
             inside = facts.with_fact(s.condition)
-            s = If(s.condition, _specialize(s.body, inside, done), _specialize(s.orelse, facts, done), s.span)
+            s = If(
+                s.condition,
+                _specialize(s.body, inside, done),
+                _specialize(s.orelse, facts, done),
+                s.span,
+            )
         result.append(s)
     return tuple(result)
 
@@ -186,7 +220,7 @@ def _short(body: Body, limit: _Limit, facts: Facts, done: frozenset[_Key]) -> Bo
     single = len(limit.tile) == 1 and limit.tile[0][0] == 1
     if not single or limit.largest >= MAX_VERSIONS or _limits_lanes(body, limit, loops):
         return _specialize(body, facts, done)
-    result: Body = ()
+    result = _beyond(body, limit, facts, done)
     for rows in range(1, limit.largest + 1):
         copy = body if rows == 1 else renamed_copy(body, f"_{rows}")
         version = _assume(copy, limit, _Loops.of(copy), rows)
@@ -195,14 +229,28 @@ def _short(body: Body, limit: _Limit, facts: Facts, done: frozenset[_Key]) -> Bo
     return result
 
 
+def _beyond(body: Body, limit: _Limit, facts: Facts, done: frozenset[_Key]) -> Body:
+    """The version of a tile that lies outside of a limit: what does not depend on the limit still happens."""
+    copy = renamed_copy(body, "_0")
+    outside = facts.with_fact(limit.rest <= 0)
+    rest = simplify_body(_assume(copy, limit, _Loops.of(copy), 0), outside)
+    return _specialize(rest, outside, done)
+
+
 def _limits_lanes(body: Body, limit: _Limit, loops: _Loops) -> bool:
     """Whether a limit is one on the lanes of vectors."""
-    same = [c for c in _conditions(body) if (x := _as_limit(c, loops)) is not None and x.key == limit.key]
+    same = [
+        c
+        for c in _conditions(body)
+        if (x := _as_limit(c, loops)) is not None and x.key == limit.key
+    ]
     return any(v in loops.lanes for c in same for v in variables(c))
 
 
 def _assume(body: Body, limit: _Limit, loops: _Loops, rows: int | None) -> Body:
-    """The statements where a limit is known: it lies beyond the tile (``None``) or at a number of rows."""
+    """The statements where a limit is known: it lies beyond the tile (``None``) or at a number of
+    rows.
+    """
     result: list[Stmt] = []
     for s in body:
         if isinstance(s, If):

@@ -4,10 +4,21 @@ from collections.abc import Callable, Mapping
 
 from treadle.base.rewrite import replace_fields
 from treadle.expr.bounds import Facts
-from treadle.expr.scalar import Apply, Expr, Var, transform, variables
+from treadle.expr.scalar import Apply, Expr, Var, int_value, transform, variables
 from treadle.expr.simplify import simplify
 from treadle.ir.analysis import allocated, statements
-from treadle.ir.tensor import Allocate, Block, Buffer, For, If, Let, Load, Stmt, Store, TensorFunction
+from treadle.ir.tensor import (
+    Allocate,
+    Block,
+    Buffer,
+    For,
+    If,
+    Let,
+    Load,
+    Stmt,
+    Store,
+    TensorFunction,
+)
 
 Body = tuple[Stmt, ...]
 
@@ -17,7 +28,9 @@ def map_expressions(body: Body, change: Callable[[Expr], Expr]) -> Body:
     return _Statements(change, {}).body(body)
 
 
-def substitute_body(body: Body, values: Mapping[Var, Expr], buffers: Mapping[Buffer, Buffer] | None = None) -> Body:
+def substitute_body(
+    body: Body, values: Mapping[Var, Expr], buffers: Mapping[Buffer, Buffer] | None = None
+) -> Body:
     """The statements with variables exchanged for expressions and buffers for others."""
     exchanged = buffers or {}
 
@@ -48,11 +61,18 @@ class _Statements:
         if isinstance(s, Store):
             mask = None if s.mask is None else change(s.mask)
             buffer = self.buffers.get(s.buffer, s.buffer)
-            return Store(buffer, tuple([change(i) for i in s.indices]), change(s.value), mask, s.span)
+            return Store(
+                buffer, tuple([change(i) for i in s.indices]), change(s.value), mask, s.span
+            )
         if isinstance(s, If):
             return If(change(s.condition), self.body(s.body), self.body(s.orelse), s.span)
         if isinstance(s, Block):
-            iters = tuple([replace_fields(i, extent=change(i.extent), binding=change(i.binding)) for i in s.iters])
+            iters = tuple(
+                [
+                    replace_fields(i, extent=change(i.extent), binding=change(i.binding))
+                    for i in s.iters
+                ]
+            )
             where = None if s.where is None else change(s.where)
             return Block(s.name, iters, self.body(s.body), self.body(s.init), where, s.span)
         if isinstance(s, Let):
@@ -72,7 +92,11 @@ def simplify_body(body: Body, facts: Facts, lanes: frozenset[Var] = frozenset())
         if isinstance(s, For):
             extent = simplify(s.extent, facts)
             inside = lanes | {s.var} if s.kind == "vectorized" else lanes
-            inner = simplify_body(s.body, facts.with_range(s.var, extent), inside)
+            inner = (
+                ()
+                if _never_runs(extent)
+                else simplify_body(s.body, facts.with_range(s.var, extent), inside)
+            )
             if inner:
                 result.append(For(s.var, extent, inner, s.kind, s.span))
         elif isinstance(s, If):
@@ -80,6 +104,11 @@ def simplify_body(body: Body, facts: Facts, lanes: frozenset[Var] = frozenset())
         else:
             result.append(_Statements(lambda e: simplify(e, facts), {}).statement(s))
     return tuple(result)
+
+
+def _never_runs(extent: Expr) -> bool:
+    count = int_value(extent)
+    return count is not None and count <= 0
 
 
 def _simplify_if(s: If, facts: Facts, lanes: frozenset[Var]) -> Body:
@@ -93,7 +122,9 @@ def _simplify_if(s: If, facts: Facts, lanes: frozenset[Var]) -> Body:
 
 
 def facts_inside(facts: Facts, condition: Expr, lanes: frozenset[Var]) -> Facts:
-    """What holds under a condition, but for what it says of lanes: they all run there, some of them masked."""
+    """What holds under a condition, but for what it says of lanes: they all run there, some of them
+    masked.
+    """
     if isinstance(condition, Apply) and condition.fn == "and":
         for part in condition.args:
             facts = facts_inside(facts, part, lanes)
@@ -114,7 +145,11 @@ def with_body(function: TensorFunction, body: Body) -> TensorFunction:
 
 def renamed_copy(body: Body, suffix: str) -> Body:
     """The statements with names of their own for the loops, values and buffers that they define."""
-    variables = {s.var: Var(f"{s.var.name}{suffix}", s.var.dtype) for s in statements(body) if isinstance(s, For | Let)}
+    variables = {
+        s.var: Var(f"{s.var.name}{suffix}", s.var.dtype)
+        for s in statements(body)
+        if isinstance(s, For | Let)
+    }
     buffers = {b: Buffer(f"{b.name}{suffix}", b.shape, b.dtype, b.scope) for b in allocated(body)}
     if not variables and not buffers:
         return body
@@ -140,4 +175,3 @@ def rename_definitions(body: Body, variables: Mapping[Var, Var], suffix: str = "
             s = Block(f"{s.name}{suffix}", iters, inner, init, s.where, s.span)
         result.append(s)
     return tuple(result)
-

@@ -1,4 +1,6 @@
-"""Write out unrolled loops: one copy of the body per iteration, each with its own index and its own temporaries."""
+"""Write out unrolled loops: one copy of the body per iteration, each with its own index and its own
+temporaries.
+"""
 
 from treadle.base.errors import LoweringError
 from treadle.expr.scalar import const, int_value
@@ -42,6 +44,6 @@ def _copies(loop: For) -> Body:
     body = _unroll(loop.body)
     result: list[Stmt] = []
     for i in range(extent):
-        copy = body if i == 0 else renamed_copy(body, f"_u{i}")
+        copy = body if i == 0 else renamed_copy(body, f"_{loop.var.name}u{i}")
         result.extend(substitute_body(copy, {loop.var: const(i)}))
     return tuple(result)

@@ -1,27 +1,46 @@
-"""Turn vectorized loops into vector statements: the loop's variable becomes a ramp, and what depends on it widens.
+"""Turn vectorized loops into vector statements: the loop's variable becomes a ramp, and what
+depends on it widens.
 
-A condition on the lanes becomes a mask of the stores and loads under it. A store to an element that does not depend on
-the lanes must combine them (``y = y + term``): the lanes are reduced first.
+A condition on the lanes becomes a mask of the stores and loads under it. A store to an element that
+does not depend on the lanes must combine them (``y = y + term``): the lanes are reduced first.
 """
 
 from treadle.base.errors import LoweringError
 from treadle.expr.bounds import Facts
 from treadle.expr.functions import FUNCTIONS
-from treadle.expr.scalar import Apply, Const, Expr, Var, apply, const, int_value, substitute, variables, walk
+from treadle.expr.scalar import (
+    Apply,
+    Const,
+    Expr,
+    Var,
+    apply,
+    const,
+    int_value,
+    substitute,
+    variables,
+    walk,
+)
 from treadle.expr.simplify import simplify
 from treadle.ir.analysis import facts_of
 from treadle.ir.loop_builder import Combine, identity
 from treadle.ir.tensor import Allocate, For, If, Intrinsic, Let, Load, Stmt, Store, TensorFunction
 from treadle.passes.statements import Body, constant_truth, with_body
 
-_HORIZONTAL: dict[str, str] = {"add": "reduce_add", "mul": "reduce_mul", "min": "reduce_min", "max": "reduce_max"}
+_HORIZONTAL: dict[str, str] = {
+    "add": "reduce_add",
+    "mul": "reduce_mul",
+    "min": "reduce_min",
+    "max": "reduce_max",
+}
+_COMBINES: dict[str, Combine] = {"add": "add", "mul": "mul", "min": "min", "max": "max"}
 
 
 def vectorize(function: TensorFunction) -> TensorFunction:
     """Replace every vectorized loop of ``function``.
 
     Raises:
-        LoweringError: E0402 if the extent of one is not constant, E0403 if its body has no vector form.
+        LoweringError: E0402 if the extent of one is not constant, E0403 if its body has no vector
+            form.
     """
     return with_body(function, _visit(function.body, facts_of(function), frozenset()))
 
@@ -37,7 +56,14 @@ def _visit(body: Body, facts: Facts, unrolled: frozenset[Var]) -> Body:
             else:
                 result.append(For(s.var, s.extent, inner, s.kind, s.span))
         elif isinstance(s, If):
-            result.append(If(s.condition, _visit(s.body, facts, unrolled), _visit(s.orelse, facts, unrolled), s.span))
+            result.append(
+                If(
+                    s.condition,
+                    _visit(s.body, facts, unrolled),
+                    _visit(s.orelse, facts, unrolled),
+                    s.span,
+                )
+            )
         else:
             result.append(s)
     return tuple(result)
@@ -55,7 +81,9 @@ def _vectorize_loop(loop: For, body: Body, facts: Facts, unrolled: frozenset[Var
 def _refusal(code: str, loop: For, what: str) -> LoweringError:
     place = None if loop.span is None else str(loop.span)
     help_text = "split the loop by a constant and vectorize the inner one, or leave it serial"
-    return LoweringError(code, f"the vectorized loop '{loop.var}' {what}", place=place, help=help_text)
+    return LoweringError(
+        code, f"the vectorized loop '{loop.var}' {what}", place=place, help=help_text
+    )
 
 
 class _Widen:
@@ -66,7 +94,9 @@ class _Widen:
         index = loop.var.dtype
         one = const(1, index)
         first = const(0, index)
-        self.ramp: Expr = first if lanes == 1 else apply("ramp", first, one, dtype=index.vector(lanes))
+        self.ramp: Expr = (
+            first if lanes == 1 else apply("ramp", first, one, dtype=index.vector(lanes))
+        )
         self.values: dict[Var, Expr] = {loop.var: self.ramp}
 
     def body(self, body: Body, mask: Expr | None = None) -> Body:
@@ -80,7 +110,11 @@ class _Widen:
         if isinstance(s, For):
             extent = self.wide(s.extent, None)
             if extent.dtype.lanes > 1:
-                raise _refusal("E0403", self.loop, f"has a loop inside, '{s.var}', whose extent differs between lanes")
+                raise _refusal(
+                    "E0403",
+                    self.loop,
+                    f"has a loop inside, '{s.var}', whose extent differs between lanes",
+                )
             return (For(s.var, extent, self.body(s.body, mask), s.kind, s.span),)
         if isinstance(s, Let):
             value = self.wide(s.value, mask)
@@ -91,7 +125,9 @@ class _Widen:
             return (s,)
         if isinstance(s, Intrinsic):
             first: dict[Var, Expr] = {self.loop.var: const(0, self.loop.var.dtype)}
-            return (Intrinsic(s.name, tuple(simplify(substitute(a, first)) for a in s.args), s.span),)
+            return (
+                Intrinsic(s.name, tuple(simplify(substitute(a, first)) for a in s.args), s.span),
+            )
         raise _refusal("E0403", self.loop, "still has a block inside")
 
     def condition(self, s: If, mask: Expr | None) -> Body:
@@ -117,7 +153,9 @@ class _Widen:
         return result
 
     def whole(self, condition: Expr) -> Expr | None:
-        """That a limit on the lanes holds for all of them, if unrolling will decide that; else ``None``."""
+        """That a limit on the lanes holds for all of them, if unrolling will decide that; else
+        ``None``.
+        """
         used = [v for v in variables(condition) if v is not self.loop.var]
         if not used or any(v not in self.unrolled for v in used):
             return None
@@ -141,20 +179,35 @@ class _Widen:
         target = Load(s.buffer, indices)
         if isinstance(value, Apply) and value.fn == "fmuladd" and value.args[2] is target:
             value = Apply("add", (target, apply("mul", value.args[0], value.args[1])), value.dtype)
-        if not isinstance(value, Apply) or value.fn not in _HORIZONTAL or len(value.args) != 2 or target not in value.args:
+        if (
+            not isinstance(value, Apply)
+            or value.fn not in _HORIZONTAL
+            or len(value.args) != 2
+            or target not in value.args
+        ):
             wide = self.wide(s.value, mask)
             if wide.dtype.lanes == 1 and mask is None:
                 return Store(s.buffer, indices, wide, None, s.span)
-            raise _refusal("E0403", self.loop, f"stores every lane to the same element of '{s.buffer.name}'")
+            raise _refusal(
+                "E0403", self.loop, f"stores every lane to the same element of '{s.buffer.name}'"
+            )
         term = value.args[1] if value.args[0] is target else value.args[0]
         if any(isinstance(x, Load) and x.buffer is s.buffer for x in walk(term)):
-            raise _refusal("E0403", self.loop, f"reads '{s.buffer.name}' while it combines lanes into it")
+            raise _refusal(
+                "E0403", self.loop, f"reads '{s.buffer.name}' while it combines lanes into it"
+            )
         term = self.broadcast(term)
         reduce = _HORIZONTAL[value.fn]
         if mask is not None:
-            term = _select(mask, term, identity(value.fn, term.dtype.scalar))
+            term = _select(mask, term, identity(_COMBINES[value.fn], term.dtype.scalar))
         element = term.dtype.scalar
-        return Store(s.buffer, indices, apply(value.fn, target, apply(reduce, term, dtype=element)), None, s.span)
+        return Store(
+            s.buffer,
+            indices,
+            apply(value.fn, target, apply(reduce, term, dtype=element)),
+            None,
+            s.span,
+        )
 
     def wide_parts(self, x: Expr, mask: Expr | None) -> Expr:
         """``x`` with its operands widened one by one, not yet made equal in lanes."""
@@ -164,7 +217,9 @@ class _Widen:
         return self.wide(x, mask)
 
     def wide(self, x: Expr, mask: Expr | None) -> Expr:
-        """``x`` for all lanes at once: a vector if it depends on the lane, else the scalar that it is."""
+        """``x`` for all lanes at once: a vector if it depends on the lane, else the scalar that it
+        is.
+        """
         memo: dict[Expr, Expr] = {}
         for old in walk(x):
             memo[old] = self.node(old, memo, mask)

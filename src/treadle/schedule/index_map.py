@@ -37,24 +37,31 @@ class IndexMap:
         return f"lambda {', '.join(self.params)}: ({inner}{tail})"
 
     def pack(self, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        """The elements of ``array`` in their new places in an array of ``shape``; zero where none goes."""
+        """The elements of ``array`` in their new places in an array of ``shape``; zero where none
+        goes.
+        """
         blocked = self._blocked(array, shape)
         if blocked is not None:
             return blocked
-        places = dict(zip(self.params, np.indices(array.shape), strict=True))
+        grid: list[np.ndarray] = list(np.indices(array.shape))
+        places = dict(zip(self.params, grid, strict=True))
         packed = np.zeros(shape, array.dtype)
         packed[tuple(_evaluate(e, places) for e in self.results)] = array
         return packed
 
     def _blocked(self, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
-        """The same for a map that only splits old indices (``i // c`` and ``i % c``) and permutes the parts."""
+        """The same for a map that only splits old indices (``i // c`` and ``i % c``) and permutes
+        the parts.
+        """
         parts: list[tuple[str, int, int]] = [_part(e) or ("", 0, 0) for e in self.results]
         widths = {name: c for name, c, _ in parts if c}
         wanted = [(p, widths[p], k) for p in self.params if p in widths for k in (0, 1)]
         wanted += [(p, 0, 0) for p in self.params if p not in widths]
         if sorted(parts) != sorted(wanted):
             return None
-        padding = [(0, -size % widths.get(p, 1)) for p, size in zip(self.params, array.shape, strict=True)]
+        padding = [
+            (0, -size % widths.get(p, 1)) for p, size in zip(self.params, array.shape, strict=True)
+        ]
         array = np.pad(array, padding) if any(after for _, after in padding) else array
         split: list[int] = []
         axes: dict[tuple[str, int, int], int] = {}
@@ -71,7 +78,11 @@ def _part(e: Expr) -> tuple[str, int, int] | None:
     """An old index (width 0), its quotient by a width (part 0) or its remainder (part 1)."""
     if isinstance(e, Var):
         return e.name, 0, 0
-    if not isinstance(e, Apply) or e.fn not in ("floordiv", "mod") or not isinstance(e.args[0], Var):
+    if (
+        not isinstance(e, Apply)
+        or e.fn not in ("floordiv", "mod")
+        or not isinstance(e.args[0], Var)
+    ):
         return None
     width = e.args[1]
     if not isinstance(width, Const) or not isinstance(width.value, int) or width.value < 1:

@@ -1,4 +1,6 @@
-"""Give every tensor function of a module its schedule, and constants the layouts that the schedules ask for."""
+"""Give every tensor function of a module its schedule, and constants the layouts that the schedules
+ask for.
+"""
 
 import json
 from dataclasses import dataclass
@@ -21,8 +23,11 @@ from treadle.target import Target
 from treadle.tune.default import default_schedule
 
 
-def apply_schedules(module: Module, *, target: Target, threads: int, cache: DiskCache = NO_CACHE) -> Module:
-    """Schedule the tensor functions of ``module`` for ``target``; packed constants replace the plain ones.
+def apply_schedules(
+    module: Module, *, target: Target, threads: int, cache: DiskCache = NO_CACHE
+) -> Module:
+    """Schedule the tensor functions of ``module`` for ``target``; packed constants replace the
+    plain ones.
 
     Schedules that ``cache`` holds are not worked out again.
     """
@@ -51,7 +56,11 @@ class _Scheduled:
 
 
 def _schedule(
-    function: TensorFunction, target: Target, threads: int, constants: frozenset[Buffer], cache: DiskCache
+    function: TensorFunction,
+    target: Target,
+    threads: int,
+    constants: frozenset[Buffer],
+    cache: DiskCache,
 ) -> _Scheduled:
     names = " ".join(sorted(b.name for b in constants))
     key = cache.key("schedule", str(function), names, str(threads), *target.key)
@@ -60,7 +69,9 @@ def _schedule(
         text = json.loads(known)
         found = parse_function(text["function"])
         if isinstance(found, TensorFunction):
-            return _Scheduled(replace_fields(found, span=function.span), parse_trace(text["layouts"]))
+            return _Scheduled(
+                replace_fields(found, span=function.span), parse_trace(text["layouts"])
+            )
     schedule = default_schedule(function, target, threads, constants)
     layouts = tuple(i for i in schedule.trace if isinstance(i, TransformLayout))
     text = {"function": str(schedule.function), "layouts": trace_text(layouts)}
@@ -104,7 +115,9 @@ class _Packing:
     def pack(self, atom: Atom, layout: TransformLayout, function: TensorFunction) -> Atom:
         """The constant in another layout; equal layouts of one constant are packed once."""
         if not isinstance(atom, ConstantRef):
-            raise InternalError(f"an operand of {function.name} that is no constant has a layout of its own")
+            raise InternalError(
+                f"an operand of {function.name} that is no constant has a layout of its own"
+            )
         after: Buffer = next(b for b in function.buffers if b.name == layout.buffer)
         shape = tuple(int_value(d) for d in after.shape)
         name = f"{atom.name}__{'x'.join(map(str, shape))}"

@@ -1,9 +1,10 @@
 """Contractions: which axes play which part, and how large a register tile pays.
 
-A contraction ``Y[...] += A[...] * B[...]`` has four kinds of axes by the operands that they occur in (the characteristic
-vectors of TensorIR, arXiv 2207.04296, §4.2): batch axes in all three, reduce axes in both operands only, and the axes of
-one operand and the result. Lanes run along an axis of the *vector* operand; the other, *scalar* operand is broadcast to
-them, one value per row of the tile.
+A contraction ``Y[...] += A[...] * B[...]`` has four kinds of axes by the operands that they occur
+in (the characteristic vectors of TensorIR, arXiv 2207.04296, §4.2): batch axes in all three, reduce
+axes in both operands only, and the axes of one operand and the result. Lanes run along an axis of
+the *vector* operand; the other, *scalar* operand is broadcast to them, one value per row of the
+tile.
 """
 
 from collections.abc import Iterator
@@ -19,7 +20,9 @@ from treadle.passes.kinds import contraction_operands, only_store
 from treadle.target import Target
 
 GUESSES = ((1, 4.0), (128, 1.0))
-"""What symbolic extents are taken for, and with what weight: a tile must do for many rows, and well for a single one."""
+"""What symbolic extents are taken for, and with what weight: a tile must do for many rows, and well
+for a single one.
+"""
 
 _MAX_VECTORS = 4
 _MAX_ROWS = 14
@@ -84,9 +87,9 @@ def as_contraction(block: Block) -> Contraction | None:
 class Tile:
     """A register tile: ``rows`` of ``vectors`` vectors of ``lanes``.
 
-    ``vector_axis`` runs along the lanes and belongs to operand ``vector``; ``row_axis`` (of the other operand, or for want
-    of one a second axis of the same) is unrolled. ``packed`` says that the vector operand is rearranged so that every
-    vector lies in one piece.
+    ``vector_axis`` runs along the lanes and belongs to operand ``vector``; ``row_axis`` (of the
+    other operand, or for want of one a second axis of the same) is unrolled. ``packed`` says that
+    the vector operand is rearranged so that every vector lies in one piece.
     """
 
     vector: int
@@ -120,21 +123,34 @@ def _tiles(
             packable = can_pack(found, operand, axis.var)
             constant = found.operands[operand].buffer in constants and packable
             packed = constant or (stride != 1 and packable)
-            others = [a.var for a in found.free(1 - operand)] or [a.var for a in found.free(operand) if a is not axis]
+            others = [a.var for a in found.free(1 - operand)] or [
+                a.var for a in found.free(operand) if a is not axis
+            ]
             for row in (*others, None):
                 own = row is not None and row in found.axes_of(operand)
-                step = None if row is None else stride_of(found.operands[operand if own else 1 - operand], row)
+                step = (
+                    None
+                    if row is None
+                    else stride_of(found.operands[operand if own else 1 - operand], row)
+                )
                 apart = row is not None and (step is None or step > _NEAR)
                 gathered = stride != 1 and not packed
-                works = [_Work.of(found, axis, row, guess, packed and not constant) for guess, _ in GUESSES]
+                works = [
+                    _Work.of(found, axis, row, guess, packed and not constant)
+                    for guess, _ in GUESSES
+                ]
                 for vectors, rows in _sizes(registers, 1 if row is None else _MAX_ROWS):
                     shape = _Shape(vectors, lanes, rows, own, apart, gathered)
-                    cycles = sum(w * work.cycles(shape) for work, (_, w) in zip(works, GUESSES, strict=True))
+                    cycles = sum(
+                        w * work.cycles(shape) for work, (_, w) in zip(works, GUESSES, strict=True)
+                    )
                     yield Tile(operand, axis.var, row, vectors, lanes, rows, packed, cycles)
 
 
 def _sizes(registers: int, most: int) -> Iterator[tuple[int, int]]:
-    """Vectors and rows of the tiles that fit into the registers: accumulators, a row of operands, one more."""
+    """Vectors and rows of the tiles that fit into the registers: accumulators, a row of operands,
+    one more.
+    """
     for vectors in range(1, _MAX_VECTORS + 1):
         for rows in range(1, most + 1):
             if rows * vectors + vectors + 1 <= registers:
@@ -143,8 +159,9 @@ def _sizes(registers: int, most: int) -> Iterator[tuple[int, int]]:
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    """What the time of a tile depends on beside the extents: ``own`` says that the rows belong to the vector operand,
-    ``apart`` that they lie on cache lines of their own, ``gathered`` that the lanes are fetched one by one.
+    """What the time of a tile depends on beside the extents: ``own`` says that the rows belong to
+    the vector operand, ``apart`` that they lie on cache lines of their own, ``gathered`` that the
+    lanes are fetched one by one.
     """
 
     vectors: int
@@ -157,7 +174,9 @@ class _Shape:
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """What a contraction amounts to with given axes along lanes and rows: extents, and whether it stores in one piece."""
+    """What a contraction amounts to with given axes along lanes and rows: extents, and whether it
+    stores in one piece.
+    """
 
     columns: int
     down: int
@@ -195,10 +214,14 @@ def _step(tile: _Shape, rows: int) -> float:
     """Cycles of one step of the reduction for a tile of so many rows."""
     products = tile.vectors * rows
     vectors = products if tile.own else tile.vectors
-    loads = vectors * (tile.lanes * _LOADS_PER_CYCLE * _GATHER_CYCLES if tile.gathered else 1) + rows
+    loads = (
+        vectors * (tile.lanes * _LOADS_PER_CYCLE * _GATHER_CYCLES if tile.gathered else 1) + rows
+    )
     streamed = tile.vectors * _STREAM_CYCLES
     each = _LINE_CYCLES if tile.apart else _BROADCAST_CYCLES
-    return max(float(products), loads / _LOADS_PER_CYCLE, streamed, _LATENCY) + _OVERHEAD + rows * each
+    return (
+        max(float(products), loads / _LOADS_PER_CYCLE, streamed, _LATENCY) + _OVERHEAD + rows * each
+    )
 
 
 def extent_of(axis: IterVar, guess: int) -> int:
@@ -216,7 +239,9 @@ def stride_of(load: Load, axis: Var) -> int | None:
 
 
 def can_pack(found: Contraction, operand: int, axis: Var) -> bool:
-    """Whether ``axis`` is one dimension of an operand by itself, so that the operand can be rearranged along it."""
+    """Whether ``axis`` is one dimension of an operand by itself, so that the operand can be
+    rearranged along it.
+    """
     load = found.operands[operand]
     using = [i for i in load.indices if axis in variables(i)]
     return using == [axis]

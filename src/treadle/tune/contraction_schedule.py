@@ -1,4 +1,6 @@
-"""The default schedule of a contraction: a register tile, its operand packed, what follows done on the hot tile."""
+"""The default schedule of a contraction: a register tile, its operand packed, what follows done on
+the hot tile.
+"""
 
 from dataclasses import dataclass
 
@@ -27,7 +29,8 @@ class _Loops:
 def schedule_contraction(
     s: Schedule, block: str, target: Target, threads: int, constants: frozenset[Buffer]
 ) -> bool:
-    """Tile a contraction and put the block that follows it onto the tile; whether there was something to tile.
+    """Tile a contraction and put the block that follows it onto the tile; whether there was
+    something to tile.
 
     Raises:
         ScheduleError: E03xx if an instruction does not apply.
@@ -75,7 +78,9 @@ def _loops(function: TensorFunction, found: Contraction) -> _Loops:
 
 
 def _panels(found: Contraction, tile: Tile) -> IndexMap:
-    """The vector operand as panels: for each step of the reduction, the lanes of a tile in one piece."""
+    """The vector operand as panels: for each step of the reduction, the lanes of a tile in one
+    piece.
+    """
     load = found.operands[tile.vector]
     width = tile.vectors * tile.lanes
     params = tuple(f"d{i}" for i in range(load.buffer.ndim))
@@ -90,7 +95,9 @@ def _panels(found: Contraction, tile: Tile) -> IndexMap:
     return IndexMap(params, results)
 
 
-def _tile(s: Schedule, block: str, found: Contraction, tile: Tile, loops: _Loops, threads: int) -> str:
+def _tile(
+    s: Schedule, block: str, found: Contraction, tile: Tile, loops: _Loops, threads: int
+) -> str:
     """Split, order and bind the loops; the loop over panels."""
     column = loops.names[tile.vector_axis]
     panel, *vectors = _split(s, column, tile.vectors, tile.lanes)

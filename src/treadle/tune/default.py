@@ -19,7 +19,9 @@ LOG = logging.getLogger("treadle.tune")
 def default_schedule(
     function: TensorFunction, target: Target, threads: int, constants: frozenset[Buffer]
 ) -> Schedule:
-    """Schedule ``function``; ``constants`` are the parameters whose layout is free, for every caller passes constants."""
+    """Schedule ``function``; ``constants`` are the parameters whose layout is free, for every
+    caller passes constants.
+    """
     s = Schedule(function)
     _apply_rules(s, target, threads, constants)
     start_reductions(s)
@@ -45,7 +47,9 @@ def _apply_rules(s: Schedule, target: Target, threads: int, constants: frozenset
 
 
 def start_reductions(s: Schedule) -> None:
-    """Take the starts of the remaining reductions out of their loops: one over nothing has a result too."""
+    """Take the starts of the remaining reductions out of their loops: one over nothing has a result
+    too.
+    """
     for name in [b.name for b in blocks(s.function) if b.init]:
         attempt(s, lambda t, n=name: start_apart(t, n))
 
@@ -69,13 +73,21 @@ def _block(s: Schedule, name: str) -> Block:
 
 
 def inline_producers(s: Schedule) -> None:
-    """Write every block that only computes elements for others into those others, where no work is repeated much."""
+    """Write every block that only computes elements for others into those others, where no work is
+    repeated much.
+    """
     for name in [b.name for b in blocks(s.function)][:-1]:
         block = _block(s, name)
         store = only_store(block)
-        if store is None or any(i.kind == "reduce" for i in block.iters) or store.buffer in s.function.buffers:
+        if (
+            store is None
+            or any(i.kind == "reduce" for i in block.iters)
+            or store.buffer in s.function.buffers
+        ):
             continue
-        users = [b for b in blocks(s.function) if b.name != name and store.buffer in buffers_read((b,))]
+        users = [
+            b for b in blocks(s.function) if b.name != name and store.buffer in buffers_read((b,))
+        ]
         products = any(contraction_operands(u) is not None for u in users)
         if products and not is_affine_copy(store, frozenset(i.var for i in block.iters)):
             continue

@@ -1,4 +1,6 @@
-"""The default schedule of reductions: everything that a row needs in one pass, partial results in lanes."""
+"""The default schedule of reductions: everything that a row needs in one pass, partial results in
+lanes.
+"""
 
 from treadle.expr.scalar import int_value, variables
 from treadle.expr.simplify import simplify
@@ -50,7 +52,9 @@ def _block(s: Schedule, name: str) -> Block:
 
 
 def _vectorize(s: Schedule, name: str, rows: set[str], target: Target) -> None:
-    """Run the innermost loop of a block along lanes; a reduction keeps one partial result per lane."""
+    """Run the innermost loop of a block along lanes; a reduction keeps one partial result per
+    lane.
+    """
     block = _block(s, name)
     loops = [x for x in enclosing_loops(s.function, block) if x.var.name not in rows]
     if not loops:
@@ -76,7 +80,11 @@ def _reduce(s: Schedule, name: str, inner: For, lanes: int) -> None:
         start_apart(s, block)
     for block in (partial, f"{partial}_init", name):
         found = find_block(s.function, block)
-        wide = [] if found is None else [x for x in enclosing_loops(s.function, found) if int_value(x.extent) == width]
+        wide = (
+            []
+            if found is None
+            else [x for x in enclosing_loops(s.function, found) if int_value(x.extent) == width]
+        )
         if wide:
             _to_innermost(s, found, wide[-1])
             s.vectorize(wide[-1].var.name, reassociate=block == name)

@@ -1,4 +1,6 @@
-"""The default schedule of blocks without reductions: loops fused as far as memory allows, lanes along the innermost."""
+"""The default schedule of blocks without reductions: loops fused as far as memory allows, lanes
+along the innermost.
+"""
 
 from treadle.expr.scalar import Expr, Var, int_value, substitute, variables
 from treadle.expr.simplify import simplify
@@ -58,7 +60,9 @@ def lanes_of(function: TensorFunction, block: Block, target: Target) -> int:
 
 
 def can_fuse(function: TensorFunction, block: Block, outer: For, inner: For) -> bool:
-    """Whether every access of a block moves by the inner loop's extent times as far with the outer loop as with it."""
+    """Whether every access of a block moves by the inner loop's extent times as far with the outer
+    loop as with it.
+    """
     bindings: dict[Var, Expr] = {i.var: i.binding for i in block.iters}
     for access in accesses((block,)):
         place = flat_index(access.buffer, access.indices)
@@ -70,13 +74,20 @@ def can_fuse(function: TensorFunction, block: Block, outer: For, inner: For) -> 
 
 
 def _others(block: Block, bindings: dict[Var, Expr]) -> set[Var]:
-    """The loops that a block's stored values depend on other than through indices; fusing these costs divisions."""
+    """The loops that a block's stored values depend on other than through indices; fusing these
+    costs divisions.
+    """
     found: set[Var] = set()
 
     def visit(x: Expr) -> None:
         if isinstance(x, Load):
             if x.mask is not None:
-                found.update(v for w in variables(x.mask) for e in (bindings.get(w, w),) for v in variables(e))
+                found.update(
+                    v
+                    for w in variables(x.mask)
+                    for e in (bindings.get(w, w),)
+                    for v in variables(e)
+                )
             return
         if isinstance(x, Var):
             found.update(variables(bindings.get(x, x)))

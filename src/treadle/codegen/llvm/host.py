@@ -1,7 +1,8 @@
-"""A host function as LLVM text: one function that solves and checks shapes, one that runs the kernels in order.
+"""A host function as LLVM text: one function that solves and checks shapes, one that runs the
+kernels in order.
 
-``E.shapes(ptr dims, ptr symbols, ptr out_dims, ptr arena_bytes)`` and ``E.run(ptr block)`` are what the run time calls;
-``treadle_runtime.executable`` says what the arguments hold.
+``E.shapes(ptr dims, ptr symbols, ptr out_dims, ptr arena_bytes)`` and ``E.run(ptr block)`` are what
+the run time calls; ``treadle_runtime.executable`` says what the arguments hold.
 """
 
 from dataclasses import dataclass, field

@@ -115,7 +115,9 @@ def _load_lanes(e: Evaluator, buffer: Buffer, place: Place, mask: Operand | None
 
 
 def _load_spread(e: Evaluator, buffer: Buffer, place: Place, stride: int) -> Operand:
-    """Lanes a few elements apart: one long vector from the first to the last, of which some are kept."""
+    """Lanes a few elements apart: one long vector from the first to the last, of which some are
+    kept.
+    """
     w = e.writer
     length = (place.lanes - 1) * stride + 1
     kind = f"<{length} x {scalar_memory(buffer.dtype)}>"

@@ -4,15 +4,12 @@ LLVM holds one lock per process and may end its process on code that it cannot s
 processes take care of both.
 """
 
-import hashlib
-import os
 import queue
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 from typing import IO
 
 from treadle.base.errors import CodegenError, InternalError

@@ -172,8 +172,9 @@ def permute(x: Traced, *axes: int) -> Traced:
 
 
 def expand(x: Traced, shape: Sequence[ExprLike]) -> Traced:
-    """``x`` broadcast to a shape."""
+    """``x`` broadcast to a shape; a dimension that may fit it is assumed to."""
     dims = tuple(as_expr(d) for d in shape)
+    x = _asserted(x, dims[::-1], None)
     return x if same_dims(x.shape, dims) else Expand(dims)(x)
 
 

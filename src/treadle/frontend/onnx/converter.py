@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from inspect import Parameter, signature
-from types import NoneType
-from typing import Any, get_args, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from treadle.base.errors import InternalError, ModelImportError
 from treadle.frontend.onnx.region import Site
@@ -125,9 +125,11 @@ class Converter:
         return site.traced(operand) if declared.kind is Traced else operand
 
     def _attributes(self, site: Site, attributes: Attributes) -> dict[str, Any]:
-        for name in attributes:
+        for name, value in attributes.items():
             if name not in self.attributes:
                 raise self._wrong(site, f"the attribute '{name}' is not known")
+            if not _is_of(value, self._hints[name]):
+                raise self._wrong(site, f"the attribute '{name}' has another type")
         for name, parameter in self.attributes.items():
             if name not in attributes and parameter.default is Parameter.empty:
                 raise self._wrong(site, f"the attribute '{name}' is missing")
@@ -140,6 +142,20 @@ class Converter:
             place=site.place,
             help="check the model with onnx.checker.check_model",
         )
+
+
+def _is_of(value: object, hint: Any) -> bool:
+    """Whether a value is of a declared type: a class, a tuple of one class, or a union of those.
+
+    In a damaged file an attribute may have any type, or none.
+    """
+    if hint is Any:
+        return True
+    if get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(_is_of(v, get_args(hint)[0]) for v in value)
+    if isinstance(hint, UnionType):
+        return value is not None and any(_is_of(value, part) for part in get_args(hint))
+    return isinstance(value, hint)
 
 
 def _as_operand(result: Result, sources: frozenset[str]) -> Operand | None:

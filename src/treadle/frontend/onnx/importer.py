@@ -268,11 +268,11 @@ class Importer:
     def _attribute(self, attribute: AttributeProto) -> Any:
         value = onnx.helper.get_attribute_value(attribute)
         if isinstance(value, bytes):
-            return value.decode()
+            return value.decode(errors="replace")
         if isinstance(value, onnx.TensorProto):
             return array_of(value, self.folder)
         if isinstance(value, Sequence) and not isinstance(value, str):
-            return tuple(v.decode() if isinstance(v, bytes) else v for v in value)
+            return tuple(v.decode(errors="replace") if isinstance(v, bytes) else v for v in value)
         return value
 
     def _folded(
