@@ -144,3 +144,67 @@ def test_passes_keep_the_meaning_of_default_tiles(function, target):
     s = default_schedule(function, Target.parse(target), 2, frozenset())
     for n in (0, 1, 7, 13):
         assert_each_pass_keeps_meaning(s.function, n, 1)
+
+
+SHORT_SELECT = """
+    @tensor.function
+    def f(X: Buffer[(m,), f32], Y: Output[(m,), f32]):
+        for i in range((m + 2) // 3):
+            for j in unrolled(3):
+                if i * 3 + j < m:
+                    Y[i * 3 + j] = select(
+                        i * 3 + j + 2 < m, load(X[i * 3 + j + 2], mask=i * 3 + j + 2 < m), f32(0.0)
+                    )
+"""
+BESIDE_A_LIMIT = """
+    @tensor.function
+    def f(X: Buffer[(m,), f32], Y: Output[(m,), f32], Z: Output[(6,), f32]):
+        for i in range(2):
+            for j in unrolled(3):
+                Z[i * 3 + j] = f32(1.0)
+                if i * 3 + j < m:
+                    Y[i * 3 + j] = X[i * 3 + j]
+        for k in range(m):
+            if k >= 6:
+                Y[k] = X[k]
+"""
+NESTED_COPIES = """
+    @tensor.function
+    def f(X: Buffer[(8, m), f32], Y: Output[(8, m), f32]):
+        for i in unrolled(4):
+            for j in unrolled(2):
+                for k in range(m):
+                    Y[i * 2 + j, k] = X[i * 2 + j, k]
+"""
+TEMPORARY_OF_A_LANE = """
+    @tensor.function
+    def f(X: Buffer[(m, 5), f32], Y: Output[(m, 5), f32]):
+        for i in range(m):
+            for j in vectorized(5):
+                T = alloc((m, 5), f32, scope="stack")
+                with block("T"):
+                    vi = spatial(m, i)
+                    vj = spatial(5, j)
+                    T[vi, vj] = X[vi, vj] + f32(1.0)
+                with block("Y"):
+                    vp = spatial(m, i)
+                    vq = spatial(5, j)
+                    Y[vp, vq] = T[vp, vq]
+"""
+LOOP_IN_A_LANE = """
+    @tensor.function
+    def f(X: Buffer[(8, m), f32], Y: Output[(8, m), f32]):
+        for i in vectorized(3):
+            for j in range(3):
+                if i * 3 + j < 8:
+                    for k in range(m):
+                        Y[i * 3 + j, k] = X[i * 3 + j, k]
+"""
+
+
+@pytest.mark.parametrize("m", [0, 1, 2, 3, 4, 5, 6, 7])
+@pytest.mark.parametrize(
+    "text", [SHORT_SELECT, BESIDE_A_LIMIT, NESTED_COPIES, TEMPORARY_OF_A_LANE, LOOP_IN_A_LANE]
+)
+def test_passes_keep_the_meaning_of_programs_that_failed_once(text, m):
+    assert_each_pass_keeps_meaning(ir(text).tensor_functions[0], 0, m)

@@ -65,6 +65,11 @@ class Interval:
         return (self.low is None or self.low <= value) and (self.high is None or value <= self.high)
 
     @property
+    def empty(self) -> bool:
+        """Whether it has no element."""
+        return self.low is not None and self.high is not None and self.low > self.high
+
+    @property
     def nonnegative(self) -> bool:
         """Whether no element is below zero."""
         return self.low is not None and self.low >= 0
@@ -88,6 +93,8 @@ def _times(a: int | None, b: int | None) -> int:
 
 def _half_open_product(a: Interval, b: Interval) -> Interval:
     """A product in which a bound is missing: only signs and single bounds say something."""
+    if a.empty or b.empty:  # facts that contradict each other, as in a case that cannot be
+        return EVERYTHING
     if a.high is not None and a.high <= 0:
         return -_half_open_product(-a, b) if (-a).nonnegative else EVERYTHING
     if b.high is not None and b.high <= 0:

@@ -66,7 +66,11 @@ class Binding:
 
 @node
 class GraphFunction:
-    """A pure function of tensors: bindings in order, each name defined once."""
+    """A pure function of tensors: bindings in order, each name defined once.
+
+    ``inputs`` and ``outputs`` are what callers from outside call the parameters and the results,
+    where that differs from the names of the values; any text will do.
+    """
 
     name: str
     params: tuple[Value, ...]
@@ -74,6 +78,24 @@ class GraphFunction:
     results: tuple[Atom, ...]
     assumes: tuple[Expr, ...] = ()
     span: Span | None = None
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """What callers call the parameters."""
+        return self.inputs or tuple(p.name for p in self.params)
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """What callers call the results; one that has no name of its own is numbered."""
+        if self.outputs:
+            return self.outputs
+        names = [r.name if isinstance(r, Value) else "" for r in self.results]
+        return tuple(
+            f"output_{i}" if not name or name in (*self.input_names, *names[:i]) else name
+            for i, name in enumerate(names)
+        )
 
     def __str__(self) -> str:
         from treadle.ir.printer import function_text  # noqa: PLC0415  (the printer knows every node)

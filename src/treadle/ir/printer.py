@@ -185,7 +185,12 @@ def _write_graph(writer: _Writer, function: GraphFunction) -> None:
     params = ", ".join(f"{p.name}: {p.type}" for p in function.params)
     results = ", ".join(str(r.type) for r in function.results)
     results = f"({results},)" if len(function.results) == 1 else f"({results})"
-    writer.line(0, "@graph.function")
+    names = [
+        f"{key}={tuple_text(tuple(map(repr, found)))}"
+        for key, found in (("inputs", function.inputs), ("outputs", function.outputs))
+        if found
+    ]
+    writer.line(0, f"@graph.function({', '.join(names)})" if names else "@graph.function")
     writer.line(0, f"def {function.name}({params}) -> {results}:", function)
     _write_assumes(writer, function)
     for binding in function.body:

@@ -230,7 +230,7 @@ def _short(body: Body, limit: _Limit, facts: Facts, done: frozenset[_Key]) -> Bo
 
 
 def _beyond(body: Body, limit: _Limit, facts: Facts, done: frozenset[_Key]) -> Body:
-    """The version of a tile that lies outside of a limit: what does not depend on the limit still happens."""
+    """The version of a tile outside of a limit: what does not depend on it still happens."""
     copy = renamed_copy(body, "_0")
     outside = facts.with_fact(limit.rest <= 0)
     rest = simplify_body(_assume(copy, limit, _Loops.of(copy), 0), outside)

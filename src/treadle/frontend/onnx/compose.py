@@ -248,13 +248,10 @@ def dims_product(dims: Sequence[Expr]) -> Expr:
 
 def element_type(code: int) -> DType:
     """The dtype of a ``TensorProto.DataType``; ModelImportError E0604 if the house has none."""
-    name = (
-        onnx.TensorProto.DataType.Name(code)
-        if code in onnx.TensorProto.DataType.values()
-        else str(code)
-    )
+    known = code in onnx.TensorProto.DataType.values()
+    name = onnx.TensorProto.DataType.Name(code) if known else f"type {code}"
     found = None
-    if name not in ("UNDEFINED", "STRING"):
+    if known and name not in ("UNDEFINED", "STRING"):
         found = from_numpy(np.dtype(tensor_dtype_to_np_dtype(code)))
     if found is None:
         raise ModelImportError(

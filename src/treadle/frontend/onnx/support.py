@@ -59,7 +59,7 @@ def check_operators(model: ModelProto, catalogue: Catalogue, source: str) -> Non
             "E0601",
             f"{len(survey.missing)} operators of the model are not supported",
             place=source,
-            notes=[_note(*key, names) for key, names in sorted(survey.missing.items())],
+            notes=[_note(*key, names) for key, names in sorted(survey.missing.items(), key=str)],
             help="export the model without them, or cut it where they stand",
         )
 

@@ -34,11 +34,18 @@ def window_of(
     """The window over axes of some sizes.
 
     Raises:
-        ModelImportError: E0605 when ``auto_pad`` is unknown, or needs sizes that are symbols.
+        ModelImportError: E0605 when ``auto_pad`` is unknown or needs sizes that are symbols, or
+            when attributes are of another rank than the kernel.
     """
     rank = len(kernel)
     stride = strides or (1,) * rank
     dilation = dilations or (1,) * rank
+    if len(stride) != rank or len(dilation) != rank or (pads and len(pads) != 2 * rank):
+        raise ModelImportError(
+            "E0605",
+            f"strides, dilations or pads are not those of a window of rank {rank}",
+            help="check the model with onnx.checker.check_model",
+        )
     if auto_pad in ("NOTSET", "VALID"):
         flat = pads if pads and auto_pad == "NOTSET" else (0,) * (2 * rank)
         return Window(

@@ -32,16 +32,21 @@ LOG10_2 = {
 }
 
 
-def split_exponent(e: Emitter, x: Value) -> tuple[Value, Value]:
-    """Return ``n`` as a float and ``f = m - 1`` for a positive finite ``x``, denormals included."""
+def split_exponent(e: Emitter, x: Value, denormals: bool = True) -> tuple[Value, Value]:
+    """Return ``n`` as a float and ``f = m - 1`` for a positive finite ``x``, which may be denormal
+    unless ``denormals`` is false.
+    """
     layout = e.format
     scale = layout.mantissa + 2
-    tiny = x < layout.smallest_normal
-    normal = e.select(tiny, x * 2.0**scale, x)
+    rounder: float | Value = layout.rounder + layout.bias
+    normal = x
+    if denormals:
+        tiny = x < layout.smallest_normal
+        normal = e.select(tiny, x * 2.0**scale, x)
+        rounder = e.select(tiny, layout.rounder + layout.bias + scale, rounder)
     root_bits = float_bits(layout.kind, math.sqrt(0.5))
     biased = normal.to_bits() - (root_bits - layout.one_bits)
     fraction = (biased & ((1 << layout.mantissa) - 1)) + root_bits
-    rounder = e.select(tiny, layout.rounder + layout.bias + scale, layout.rounder + layout.bias)
     # Putting the exponent into the last bits of the rounder converts it to a float without a
     # conversion.
     n = (

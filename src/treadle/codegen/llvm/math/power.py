@@ -9,7 +9,14 @@ from __future__ import annotations
 import math
 
 from treadle.codegen.llvm.math.emitter import Emitter, Value
-from treadle.codegen.llvm.math.exponential import LN2_HIGH, LN2_LOW, exp, exp_of_pair
+from treadle.codegen.llvm.math.exponential import (
+    LN2_HIGH,
+    LN2_LOW,
+    exp,
+    exp_of_pair,
+    power_of_two,
+    reduce_ln2,
+)
 from treadle.codegen.llvm.math.logarithm import log_finite, split_exponent
 
 # log(m) = 2 s + 2/3 s^3 + s^5 P(s^2), s = (m-1)/(m+1).
@@ -19,9 +26,16 @@ POW_LOG = (
     0.1333632031413862, 0.1167476145835941, 0.11989476540832693,
 )  # fmt: skip
 TWO_THIRDS = (0.6666666666666666, 3.700743415417188e-17)
+# In 64-bit arithmetic for results of 32 bits: log(m) = 2 s + s^3 P(s^2), and
+# exp(r) = 1 + r + r^2 P(r), relative error 2^-35 and 2^-27.
+SHORT_LOG = (0.6666666655404201, 0.4000012221181065, 0.28550778633191964, 0.23331614471843498)
+SHORT_EXP = (
+    0.5, 0.16666576666119928, 0.04166655421298415, 0.008363232883682618, 0.0013926250831497611,
+)  # fmt: skip
 # Exponents beyond the first make every power but one's zero or infinite; so do logarithms beyond
 # the second.
 EXPONENT_BOUND = 2.0**300
+SINGLE_EXPONENT_BOUND = 2.0**100
 OVERFLOW = 800.0
 
 
@@ -58,12 +72,28 @@ def pow_magnitude(e: Emitter, x: Value, y: Value) -> Value:
     return exp_of_pair(e, e.clamp(product, -OVERFLOW, OVERFLOW), rest)
 
 
+def log_of_single(wide: Emitter, x: Value) -> Value:
+    """Return ``log(x)`` in 64 bits of a positive finite ``x`` of 32, relative error 2^-35."""
+    n, f = split_exponent(wide, x.widen("double"), denormals=False)
+    s = f / (f + 2.0)
+    z = s * s
+    small = wide.fmuladd(s * z, wide.polynomial(z, SHORT_LOG), s * 2.0)
+    return wide.fmuladd(n, math.log(2.0), small)
+
+
+def exp_to_single(wide: Emitter, x: Value) -> Value:
+    """Return ``exp(x)`` of a 64-bit ``x``, rounded to 32 bits: 64 have room for every exponent."""
+    r, shifted = reduce_ln2(wide, wide.clamp(x, -110.0, 90.0), wide.format.bias)
+    power = wide.fmuladd(r * r, wide.polynomial(r, SHORT_EXP), r)
+    scale = power_of_two(wide, shifted)
+    return wide.fmuladd(scale, power, scale).narrow("float")
+
+
 def pow_magnitude_single(e: Emitter, x: Value, y: Value) -> Value:
     """Return ``x^y`` for a positive finite ``x``, all of 32 bits."""
     wide = e.as_double()
-    bounded = wide.clamp(y.widen("double"), -EXPONENT_BOUND, EXPONENT_BOUND)
-    product = bounded * log_finite(wide, x.widen("double"))
-    return exp(wide, product).narrow("float")
+    bounded = e.clamp(y, -SINGLE_EXPONENT_BOUND, SINGLE_EXPONENT_BOUND)
+    return exp_to_single(wide, bounded.widen("double") * log_of_single(wide, x))
 
 
 def is_whole(e: Emitter, y: Value) -> Value:
@@ -101,13 +131,12 @@ def cbrt(e: Emitter, x: Value) -> Value:
     """The cube root: ``exp(log(|x|) / 3)`` in 64-bit arithmetic, and in 64 bits one step of
     Newton's method.
     """
-    wide = e.as_double()
-    magnitude = e.abs(x).widen("double") if e.is_single else e.abs(x)
-    root = exp(wide, log_finite(wide, magnitude) * (1.0 / 3.0))
-    root = (
-        root.narrow("float")
-        if e.is_single
-        else root + (magnitude / (root * root) - root) * (1.0 / 3.0)
-    )
-    plain = e.abs(x) < math.inf
+    magnitude = e.abs(x)
+    if e.is_single:
+        wide = e.as_double()
+        root = exp_to_single(wide, log_of_single(wide, magnitude) * (1.0 / 3.0))
+    else:
+        root = exp(e, log_finite(e, magnitude) * (1.0 / 3.0))
+        root = root + (magnitude / (root * root) - root) * (1.0 / 3.0)
+    plain = magnitude < math.inf
     return e.select(plain, e.select(x.equals(0.0), x, e.copysign(root, x)), x)

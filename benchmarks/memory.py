@@ -1,0 +1,78 @@
+"""Peak memory of BERT-base while it runs, beside what the plan says.
+
+The executable is saved, and loaded in a process without PyTorch. There it is loaded once, called
+and dropped, so that what Python's and LLVM's allocators keep is not counted; the resident memory
+then is the base. It is loaded again. Before each size's calls, the process's mark of its highest
+resident memory is cleared (through ``/proc/self/clear_refs``), and read after them. Less the base,
+this peak holds all that the executable needs: weights, machine code, arena, inputs and outputs.
+
+The limit is weights + 1.2 × arena, where weights are the bytes of the executable's constants and
+"arena" is what ``exe.memory()`` plans for these sizes. The exit status is 1 if a call is above it.
+
+    python benchmarks/memory.py
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from common.child import environment
+from rich.console import Console
+from rich.table import Table
+
+CHILD = Path(__file__).parent / "common" / "memory_child.py"
+SIZES = ((1, 128), (1, 512), (4, 128), (16, 128))
+ARENAS = 1.2
+
+
+def child(*arguments: str) -> dict[str, Any]:
+    """What a fresh process reports."""
+    command = [sys.executable, str(CHILD), *arguments]
+    done = subprocess.run(command, env=environment(), stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> int:
+    """Measure and print; the exit status."""
+    parser = argparse.ArgumentParser(description="Measure the memory of a running model.")
+    parser.add_argument("--model", default="bert_base", help="a language model of the zoo")
+    parser.add_argument("--tiny", action="store_true", help="the small variant")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    console = Console()
+    with tempfile.TemporaryDirectory() as folder, console.status("compiling and measuring"):
+        path = str(Path(folder) / "model.treadle")
+        tiny = ["--tiny"] if options.tiny else []
+        saved = child("save", path, "--model", options.model, *tiny)
+        top = 40 if options.tiny else 512
+        sizes = [f"{batch}x{min(length, top)}" for batch, length in SIZES]
+        report = child("run", path, "--threads", str(options.threads), "--sizes", *sizes)
+    mib = 2.0**20
+    console.print(
+        f"{options.model}: parameters {saved['parameters'] / mib:.1f} MiB, "
+        f"constants of the executable {report['weights'] / mib:.1f} MiB, "
+        f"resident after loading {report['loaded'] / mib:.1f} MiB above the base of "
+        f"{report['base'] / mib:.1f} MiB; highest during loading "
+        f"{report['loading'] / mib:.1f} MiB"
+    )
+    names = ("batch × length", "arena", "inputs + outputs", "peak", "limit", "over arena")
+    table = Table(*names, title="MiB above the base; last, (peak − weights) / arena")
+    failed = False
+    for call in report["calls"]:
+        limit = report["weights"] + ARENAS * call["arena"]
+        failed |= call["peak"] > limit
+        over = (call["peak"] - report["weights"]) / max(call["arena"], 1)
+        sizes_of = [call["arena"], call["tensors"], call["peak"], limit]
+        size = call["size"].replace("x", " × ")
+        table.add_row(size, *(f"{value / mib:.1f}" for value in sizes_of), f"{over:.2f}")
+    console.print(table)
+    console.print("a call is above the limit" if failed else "every call is within the limit")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
