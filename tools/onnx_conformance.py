@@ -27,7 +27,8 @@ import onnx
 from onnx.backend.test import BackendTest
 from onnx.backend.test.loader import load_model_tests
 
-from treadle import onnx_backend
+from treadle import onnx_backend, testing
+from treadle.frontend.onnx import Imported
 
 PAGE = Path(__file__).parent.parent / "docs" / "reference" / "onnx_conformance.md"
 KINDS = ("node", "simple", "pytorch-converted", "pytorch-operator", "real")
@@ -53,6 +54,16 @@ class CompiledBackend(onnx_backend.TreadleBackend):
         """Any model."""
         return True
 
+    @classmethod
+    def prepare(
+        cls,
+        model: onnx.ModelProto,
+        device: str = "CPU",
+        **kwargs: Any,  # noqa: ANN401
+    ) -> onnx_backend.TreadleRep:
+        """Compile a model in this process: to start others takes longer than most tests."""
+        return super().prepare(model, device, engine=compiled_here, **kwargs)
+
 
 class InterpretedBackend(CompiledBackend):
     """The same importer over the interpreter."""
@@ -68,6 +79,11 @@ class InterpretedBackend(CompiledBackend):
         return onnx_backend.TreadleBackend.prepare(
             model, device, engine=onnx_backend.interpreted, **kwargs
         )
+
+
+def compiled_here(imported: Imported) -> onnx_backend.Runner:
+    """Machine code, with nothing read from or left on disk."""
+    return onnx_backend.runner(testing.compiled_here(imported.module))
 
 
 class _Result(unittest.TestResult):

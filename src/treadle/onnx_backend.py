@@ -11,6 +11,7 @@ from onnx import ModelProto, NodeProto, TypeProto, helper
 from onnx.backend.base import Backend, BackendRep
 
 from treadle.base.errors import ModelImportError
+from treadle.driver import Executable
 from treadle.driver import compile as compile_module
 from treadle.frontend.onnx import Imported, NeedsValue, import_module
 from treadle.ir.interpret import run as interpret
@@ -22,7 +23,11 @@ Engine = Callable[[Imported], Runner]
 
 def compiled(imported: Imported) -> Runner:
     """Machine code for an imported model."""
-    executable = compile_module(imported.module, libraries=imported.libraries, threads=1)
+    return runner(compile_module(imported.module, libraries=imported.libraries, threads=1))
+
+
+def runner(executable: Executable) -> Runner:
+    """A function that always gives a tuple."""
 
     def run(*arrays: np.ndarray) -> Arrays:
         results = executable(*arrays)
@@ -69,7 +74,9 @@ class TreadleRep(BackendRep):
         arrays = self._arrays(inputs)
         while True:
             try:
-                return self._runner({name: arrays[name] for name in self._needed})(*arrays.values())
+                given = {name: arrays[name] for name in self._needed}
+                rest = [array for name, array in arrays.items() if name not in given]
+                return self._runner(given)(*rest)
             except NeedsValue as error:
                 if set(error.inputs) <= set(self._needed):
                     raise

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from treadle.base.cache import NO_CACHE
 from treadle.base.errors import InternalError
+from treadle.base.rewrite import replace_fields
 from treadle.driver.build import build
 from treadle.driver.executable import Executable
 from treadle.driver.options import Options
@@ -471,7 +472,10 @@ def modules(draw: st.DrawFn, ops: int = 5) -> Module:
     for _ in range(draw(st.integers(1, ops))):
         values.append(_operation(draw, values))
     results = draw(st.lists(st.sampled_from(values), min_size=1, max_size=2))
-    main = builder.finish(*results)
+    main: GraphFunction = builder.finish(*results)
+    if draw(st.booleans()):
+        names = st.lists(st.text(), min_size=len(results), max_size=len(results), unique=True)
+        main = replace_fields(main, outputs=tuple(draw(names)))
     functions: dict[str, GraphFunction | TensorFunction] = {}
     if draw(st.booleans()):
         kernel = draw(tensor_functions("kernel"))

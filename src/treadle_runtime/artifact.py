@@ -31,7 +31,7 @@ from treadle_runtime.manifest import Manifest
 
 _MANIFEST = "manifest.json"
 _MODULE = "module.py"
-_WEIGHTS = "weights.safetensors"
+WEIGHTS = "weights.safetensors"
 _OBJECT = re.compile(r"objects/([A-Za-z0-9_.-]{1,200})\.o")
 _LARGEST_TEXT = 1 << 30
 # A fixed time makes equal contents equal files.
@@ -43,7 +43,7 @@ _DAMAGE = (
     NotImplementedError, RuntimeError, IndexError, MemoryError,
 )  # fmt: skip
 
-_SAFETENSORS = {
+SAFETENSORS = {
     "F16": "f16", "BF16": "bf16", "F32": "f32", "F64": "f64",
     "I8": "i8", "I16": "i16", "I32": "i32", "I64": "i64",
     "U8": "u8", "U16": "u16", "U32": "u32", "U64": "u64", "BOOL": "bool",
@@ -79,7 +79,7 @@ def write(
     Weights may be of any Treadle dtype; ``objects`` maps CPU keys to object code. Raises
     ``RuntimeFault`` E0710 if the file cannot be written, E0717 for a weight that cannot be stored.
     """
-    members = {_MODULE: module_text.encode(), _WEIGHTS: _pack(weights)}
+    members = {_MODULE: module_text.encode(), WEIGHTS: _pack(weights)}
     for key, code in objects.items():
         name = f"objects/{key}.o"
         if not _OBJECT.fullmatch(name):
@@ -93,7 +93,7 @@ def write(
             for name, data in {_MANIFEST: text, **members}.items():
                 info = zipfile.ZipInfo(name, _EPOCH)
                 # Weights do not shrink, and text does.
-                stored = name == _WEIGHTS
+                stored = name == WEIGHTS
                 info.compress_type = zipfile.ZIP_STORED if stored else zipfile.ZIP_DEFLATED
                 info.external_attr = 0o644 << 16
                 archive.writestr(info, data)
@@ -143,7 +143,7 @@ def _read_zip(path: Path, file: IO[bytes]) -> ArtifactContents:
         module_text = members.pop(_MODULE).decode()
     except UnicodeDecodeError as error:
         raise _damaged(path, f"{_MODULE} is not text") from error
-    weights = _unpack(path, members.pop(_WEIGHTS))
+    weights = _unpack(path, members.pop(WEIGHTS))
     objects = {m[1]: code for name, code in members.items() if (m := _OBJECT.fullmatch(name))}
     return ArtifactContents(
         module_text, MappingProxyType(weights), manifest, MappingProxyType(objects)
@@ -154,7 +154,7 @@ def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, bytes]:
     members: dict[str, bytes] = {}
     for info in archive.infolist():
         name = info.filename
-        known = name in (_MANIFEST, _MODULE, _WEIGHTS) or _OBJECT.fullmatch(name) is not None
+        known = name in (_MANIFEST, _MODULE, WEIGHTS) or _OBJECT.fullmatch(name) is not None
         if not known or name in members:
             raise _damaged(path, f"the part {name!r} does not belong")
         # Deflated parts could unfold without end; weights are stored, so the file bounds them.
@@ -165,7 +165,7 @@ def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, bytes]:
 
 
 def _check_hashes(path: Path, members: Mapping[str, bytes], manifest: Manifest) -> None:
-    missing = ({_MODULE, _WEIGHTS} | manifest.members.keys()) - members.keys()
+    missing = ({_MODULE, WEIGHTS} | manifest.members.keys()) - members.keys()
     if missing:
         raise _damaged(path, f"{min(missing)} is missing")
     for name, data in members.items():
@@ -186,7 +186,7 @@ def _pack(weights: Mapping[str, np.ndarray]) -> bytes:
 
 
 def _storable(name: str, array: np.ndarray) -> np.ndarray:
-    known = {storage_dtype(dtype) for dtype in _SAFETENSORS.values()}
+    known = {storage_dtype(dtype) for dtype in SAFETENSORS.values()}
     little = array.dtype.newbyteorder("<") if array.dtype.byteorder == ">" else array.dtype
     if little not in known:
         raise RuntimeFault(
@@ -201,13 +201,13 @@ def _unpack(path: Path, data: bytes) -> dict[str, np.ndarray]:
     weights: dict[str, np.ndarray] = {}
     try:
         for name, tensor in deserialize(data):
-            dtype = storage_dtype(_SAFETENSORS[tensor["dtype"]])
+            dtype = storage_dtype(SAFETENSORS[tensor["dtype"]])
             # Aligned now, so that an executable need not copy it again.
             array = aligned(np.frombuffer(tensor["data"], dtype).reshape(tensor["shape"]))
             array.flags.writeable = False
             weights[name] = array
     except (SafetensorError, KeyError, ValueError, TypeError, OverflowError) as error:
-        raise _damaged(path, f"{_WEIGHTS}: {error}") from error
+        raise _damaged(path, f"{WEIGHTS}: {error}") from error
     return weights
 
 

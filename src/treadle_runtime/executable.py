@@ -297,10 +297,12 @@ class Executable:
         checks = self.entry.checks
         if not 1 <= status <= len(checks):
             raise InternalError(f"'{self.entry.name}' failed with status {status}")
+        check = checks[status - 1]
         raise RuntimeFault(
             "E0707",
-            f"'{self.entry.name}' stopped: {checks[status - 1].text} does not hold",
-            help="pass inputs that meet it",
+            f"'{self.entry.name}' stopped: {check.text}",
+            place=check.place,
+            help=check.help or "pass other inputs",
         )
 
     def memory(self, **symbols: int) -> MemoryUse:

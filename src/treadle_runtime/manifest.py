@@ -37,11 +37,15 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Check:
-    """A claim checked at each call; ``input`` and ``axis`` are indices if it is about one axis."""
+    """A check at each call: of shapes, where ``text`` is the claim (``input`` and ``axis`` are
+    indices if it is about one axis); or of values while running, where it says what is wrong.
+    """
 
     text: str
     input: int | None = None
     axis: int | None = None
+    help: str | None = None
+    place: str | None = None
 
 
 @dataclass(frozen=True)
@@ -159,6 +163,10 @@ def _text(value: object, path: str) -> str:
     return value
 
 
+def _text_or_none(value: object, path: str) -> str | None:
+    return None if value is None else _text(value, path)
+
+
 def _whole(value: object, path: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < _HIGHEST_DIM:
         raise _corrupt(f"{path} is not a whole number in range")
@@ -202,7 +210,13 @@ def _tensor(value: object, path: str) -> TensorSpec:
 
 def _check(value: object, path: str) -> Check:
     reader = _Reader(value, path)
-    return Check(reader.get("text", _text), reader.get("input", _index), reader.get("axis", _index))
+    return Check(
+        reader.get("text", _text),
+        reader.get("input", _index),
+        reader.get("axis", _index),
+        reader.get("help", _text_or_none),
+        reader.get("place", _text_or_none),
+    )
 
 
 def _call(value: object, path: str) -> CallSpec:

@@ -9,7 +9,7 @@ import pytest
 EXAMPLES = Path(__file__).parents[2] / "examples"
 QUICK = {"minilm_search.py": ["--quick", "how do I add an operation?"]}
 SAYS = {
-    "minilm_search.py": ["compiled once", "cosine with PyTorch", "Latency"],
+    "minilm_search.py": ["compiled once", "lowest cosine", "Latency"],
     "onnx_model.py": ["8 × 100 × 32 matches NumPy"],
     "quickstart.py": ["batches of 1, 7 and 300 match PyTorch", "and loaded", "help:"],
 }

@@ -17,9 +17,9 @@ sys.modules[_spec.name] = error_pages
 _spec.loader.exec_module(error_pages)
 
 PAGES = {path.stem: path for path in sorted(error_pages.FOLDER.glob("E*.md"))}
-# What no program on a sound machine can show: LLVM aborting, a check that the compiler does not
-# make yet, a package missing, and a system that refuses threads.
-WITHOUT_PROGRAM = {"E0510", "E0707", "E0709", "E0750"}
+# What no program on a sound machine can show: LLVM aborting, a package missing, and a system that
+# refuses threads.
+WITHOUT_PROGRAM = {"E0510", "E0709", "E0750"}
 
 
 def codes_in_source():

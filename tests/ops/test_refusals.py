@@ -33,6 +33,7 @@ REFUSED = [
     ("E0103", ops.RandomNormal((2,), i64), ()),
     ("E0103", ops.ScatterElements(0, "add"), (bools, ints, bools)),
     ("E0103", ops.Arange(0, 2, 1, boolean), ()),
+    ("E0103", ops.Bitcast(i64), (x3,)),
     ("E0104", ops.Sum((2,)), (x23,)),
     ("E0104", ops.Sum((1, -1)), (x23,)),
     ("E0104", ops.ArgMax(-3), (x23,)),

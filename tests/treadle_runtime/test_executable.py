@@ -94,7 +94,7 @@ MIXED = Entry(
         Check("x.shape[1] == 3", 0, 1),
         Check("y.shape[0] == 2*m", 1, 0),
         Check("m % 4 == 0"),
-        Check("s >= 0"),
+        Check("s is negative"),
     ),
     constants=("bias",),
 )
@@ -318,7 +318,7 @@ def test_violated_constraint_is_told(mixed):
 
 
 def test_failed_check_while_running_is_told(mixed):
-    assert "E0707: 'mixed' stopped: s >= 0 does not hold" in fault_of(mixed, *mixed_inputs(s=-1.0))
+    assert "E0707: 'mixed' stopped: s is negative" in fault_of(mixed, *mixed_inputs(s=-1.0))
 
 
 @pytest.mark.parametrize("m", [0, 4])

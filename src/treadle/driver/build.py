@@ -16,10 +16,11 @@ from treadle.expr.scalar import Expr, Var, int_value, substitute
 from treadle.expr.simplify import simplify
 from treadle.ir.analysis import symbols
 from treadle.ir.host import HostFunction
-from treadle.ir.module import Module
+from treadle.ir.module import Constant, Module
 from treadle.ir.types import TensorType
 from treadle.passes.lower_host import lower_host
 from treadle.passes.pipeline import Progress
+from treadle_runtime.array import aligned
 from treadle_runtime.executable import exports_of
 from treadle_runtime.loader import LoadedCode
 from treadle_runtime.loader import load as link
@@ -66,7 +67,18 @@ def build(graph: Module, options: Options, progress: Progress | None = None) -> 
     host = lower_host(module, ENTRY)
     if progress is not None:
         progress("machine code", len(pipeline.passes), len(pipeline.passes))
-    return Build(module, host, tuple(_objects(module, host, options)), manifest_of(host, module))
+    objects = tuple(_objects(module, host, options))
+    return Build(_with_used_constants(module, host), host, objects, manifest_of(host, module))
+
+
+def _with_used_constants(module: Module, host: HostFunction) -> Module:
+    """The module with only the constants that the host function names, as an executable takes them:
+    others are large, and of no more use.
+    """
+    used = {name: module.constants[name] for name in host.constants}
+    return module.with_constants(
+        {name: Constant(c.type, aligned(c.array)) for name, c in used.items()}
+    )
 
 
 def _objects(module: Module, host: HostFunction, options: Options) -> list[bytes]:
@@ -115,12 +127,22 @@ def manifest_of(host: HostFunction, module: Module) -> Manifest:
         tuple(_spec(name, type_) for name, type_ in host.inputs),
         tuple(_spec(name, type_) for name, type_ in host.outputs),
         tuple(var.name for var, _ in host.symbols),
-        tuple(Check(c.text, c.input, c.axis) for c in host.checks),
+        _checks(host),
         tuple(_call(host, module)),
         host.constants,
         host.callbacks,
     )
     return Manifest((entry,), treadle_version=treadle.__version__)
+
+
+def _checks(host: HostFunction) -> tuple[Check, ...]:
+    """The checks of shapes, then those of values: the order that status codes follow."""
+    shapes = (Check(c.text, c.input, c.axis) for c in host.checks)
+    values = (
+        Check(c.message, help=c.cure, place=None if c.span is None else str(c.span))
+        for c in host.value_checks
+    )
+    return (*shapes, *values)
 
 
 def _spec(name: str, type_: TensorType) -> TensorSpec:

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from treadle.driver.build import ENTRY, build
 from treadle.driver.executable import Executable
 from treadle.driver.options import make_options
 from treadle.driver.pipelines import graph_pipeline
+from treadle.driver.stored import StoredConstants
 from treadle.ir.graph import GraphFunction
 from treadle.ir.module import Module
 from treadle.ir.parser import parse
@@ -21,6 +21,7 @@ from treadle.ops import OPS_BY_NAME
 from treadle.passes.pipeline import Progress
 from treadle.target import Target
 from treadle_runtime import artifact
+from treadle_runtime.stored import StoredWeights
 
 Libraries = Mapping[str, Callable[..., Any]]
 
@@ -35,6 +36,7 @@ def compile(  # noqa: A001  (the word that users expect)
     threads: int | None = None,
     fallback: str | None = None,
     libraries: Libraries | None = None,
+    constants: Mapping[str, np.ndarray] | None = None,
     cache: bool = True,
     progress: Progress | None = None,
 ) -> Executable:
@@ -51,6 +53,8 @@ def compile(  # noqa: A001  (the word that users expect)
         threads: how many threads a call uses; all cores unless given.
         fallback: ``"torch"`` runs operators that Treadle lacks through PyTorch.
         libraries: Python functions by name for ``call_library``.
+        constants: values of inputs of an ONNX model, by name, that the program is compiled for: it
+            no longer takes these inputs. Shapes of the model may depend on them.
         cache: whether schedules and objects are kept on disk for the next time.
         progress: called with the name of each stage, its number, and how many there are.
 
@@ -58,7 +62,7 @@ def compile(  # noqa: A001  (the word that users expect)
         TreadleError: what is wrong with the model or the options, and the cure.
     """
     options = make_options(target, numerics, threads, cache)
-    module, found = import_model(model, example_inputs, dynamic_shapes, fallback)
+    module, found = import_model(model, example_inputs, dynamic_shapes, fallback, constants)
     require_entry(module)
     graph = graph_pipeline().run(module, dump=options.dump, progress=progress)
     built = build(graph, options, progress)
@@ -86,7 +90,8 @@ def load(
     contents = artifact.read(path)
     graph = parse(contents.module_text, OPS_BY_NAME, contents.weights, source=str(path))
     built = build(graph, options)
-    return Executable(graph, replace(built), threads=options.threads, libraries=libraries)
+    graph = graph.with_constants(StoredConstants(graph.constants, StoredWeights(path)))
+    return Executable(graph, built, threads=options.threads, libraries=libraries)
 
 
 def import_model(
@@ -99,16 +104,24 @@ def import_model(
     """The module of a model of any kind, and the functions that its library calls name.
 
     Raises:
-        ModelImportError: E0610 for something that is no model, E0611 for a path that is missing or
-            of an unknown kind; what the front end says.
+        ModelImportError: E0608 for constants of another model than one of ONNX, E0610 for something
+            that is no model, E0611 for a path that is missing or of an unknown kind; what the front
+            end says.
         VerifyError: E02xx for a module or text that breaks the rules of programs.
     """
+    origin = type(model).__module__.partition(".")[0]
+    by_path = isinstance(model, str | os.PathLike)
+    if constants and origin != "onnx" and not (by_path and Path(model).suffix == ".onnx"):
+        raise ModelImportError(
+            "E0608",
+            "constants are values of inputs of an ONNX model, and this is none",
+            help="compile without constants",
+        )
     if isinstance(model, Module):
         verify(model)
         return model, {}
-    if isinstance(model, str | os.PathLike):
+    if by_path:
         return _import_path(Path(model), constants or {})
-    origin = type(model).__module__.partition(".")[0]
     if origin == "onnx":
         from treadle.frontend.onnx import import_module as import_onnx
 

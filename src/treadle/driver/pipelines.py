@@ -4,14 +4,17 @@ from treadle.base.cache import NO_CACHE, DiskCache
 from treadle.ir.level import Level
 from treadle.ir.module import Module
 from treadle.passes.canonicalize import canonicalize
+from treadle.passes.check_indices import check_indices
 from treadle.passes.drop_unused import drop_unused
 from treadle.passes.fuse import fuse
 from treadle.passes.inline import inline
 from treadle.passes.legalize import decompose, legalize
 from treadle.passes.lift_workspace import lift_workspace
 from treadle.passes.lower_loops import lower_loops
+from treadle.passes.materialize import materialize
+from treadle.passes.merge_axes import merge_axes
 from treadle.passes.pipeline import Pipeline, module_pass
-from treadle.passes.prepare_entry import prepare_entry
+from treadle.passes.prepare_entry import keep_names, prepare_entry
 from treadle.passes.resolve_casts import resolve_casts
 from treadle.passes.restore_views import restore_views
 from treadle.passes.sink_reshapes import sink_reshapes
@@ -28,13 +31,17 @@ def graph_pipeline() -> Pipeline:
     """What is done to the graph, whatever the machine: the result is what an artifact keeps."""
     return Pipeline(
         (
+            module_pass(keep_names),
             module_pass(inline),
             module_pass(resolve_casts),
             module_pass(canonicalize),
             module_pass(decompose),
+            module_pass(check_indices),
+            module_pass(merge_axes),
             module_pass(sink_reshapes),
             module_pass(canonicalize),
             module_pass(prepare_entry),
+            module_pass(materialize),
         )
     )
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from treadle.base.errors import InternalError
 from treadle.expr.scalar import Expr
-from treadle.ir.op import Op, Samples
+from treadle.ir.op import Op, Samples, fail
 from treadle.ir.types import TensorType, Type
 
 
@@ -86,6 +86,27 @@ class MatchCast(FunctionOp):
 
 
 @dataclass(frozen=True)
+class AssertTrue(FunctionOp):
+    """Stop the program unless the operand, a bool of rank 0, is true; the result is the operand.
+
+    ``message`` says what is wrong with the inputs then, and ``cure`` what to do. Errors: E0103,
+    E0107.
+    """
+
+    message: str
+    cure: str | None = None
+
+    def infer(self, *types: Type) -> Type:
+        """The operand's type."""
+        (type_,) = types
+        if not isinstance(type_, TensorType) or type_.ndim:
+            raise fail(self, "E0107", f"the condition must have rank 0, not {type_}")
+        if not type_.dtype.is_bool:
+            raise fail(self, "E0103", f"the condition must be of bool, not {type_.dtype}")
+        return type_
+
+
+@dataclass(frozen=True)
 class Cond(FunctionOp):
     """Call ``then`` or ``orelse`` on the operands but the first, which is a bool of rank 0."""
 
@@ -116,4 +137,8 @@ class WhileLoop(FunctionOp):
         return self.out
 
 
-CALLS: tuple[type[FunctionOp], ...] = (Call, CallTensor, CallLibrary, MatchCast, Cond, WhileLoop)
+CALLS: tuple[type[FunctionOp], ...] = (
+    *(Call, CallTensor, CallLibrary, MatchCast, AssertTrue, Cond, WhileLoop),
+)
+CHECKS = (MatchCast, AssertTrue)
+"""What a program does for the sake of checking, though nothing may use its result."""

@@ -91,11 +91,13 @@ class GraphFunction:
         """What callers call the results; one that has no name of its own is numbered."""
         if self.outputs:
             return self.outputs
-        names = [r.name if isinstance(r, Value) else "" for r in self.results]
-        return tuple(
-            f"output_{i}" if not name or name in (*self.input_names, *names[:i]) else name
-            for i, name in enumerate(names)
-        )
+        names: list[str] = []
+        for i, r in enumerate(self.results):
+            name = r.name if isinstance(r, Value) and r not in self.params else f"output_{i}"
+            while name in names:
+                name += f"_{i}"
+            names.append(name)
+        return tuple(names)
 
     def __str__(self) -> str:
         from treadle.ir.printer import function_text  # noqa: PLC0415  (the printer knows every node)

@@ -81,6 +81,16 @@ class BranchStep:
 
 
 @node
+class CheckStep:
+    """Stop with the host function's value check number ``check`` unless the bool at ``condition``
+    holds.
+    """
+
+    condition: Slot
+    check: int
+
+
+@node
 class LoopStep:
     """Run ``test``; while the bool at ``condition`` then holds, run ``body`` and ``test`` again."""
 
@@ -89,7 +99,7 @@ class LoopStep:
     body: "tuple[Step, ...]"
 
 
-Step = KernelStep | LibraryStep | CopyStep | BranchStep | LoopStep
+Step = KernelStep | LibraryStep | CopyStep | CheckStep | BranchStep | LoopStep
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +112,15 @@ class ShapeCheck:
     text: str
     input: int | None = None
     axis: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ValueCheck:
+    """What is wrong, and the cure, when a test of values fails while the program runs."""
+
+    message: str
+    cure: str | None = None
+    span: Span | None = None
 
 
 @node
@@ -122,6 +141,7 @@ class HostFunction:
     callbacks: tuple[str, ...]
     arena: Expr
     steps: tuple[Step, ...]
+    value_checks: tuple[ValueCheck, ...] = ()
 
 
 def dimension(index: int, axis: int) -> Var:

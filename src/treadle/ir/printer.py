@@ -186,7 +186,7 @@ def _write_graph(writer: _Writer, function: GraphFunction) -> None:
     results = ", ".join(str(r.type) for r in function.results)
     results = f"({results},)" if len(function.results) == 1 else f"({results})"
     names = [
-        f"{key}={tuple_text(tuple(map(repr, found)))}"
+        f"{key}={found!r}"
         for key, found in (("inputs", function.inputs), ("outputs", function.outputs))
         if found
     ]

@@ -62,6 +62,7 @@ from treadle.ops.convolution import Conv, ConvTranspose
 from treadle.ops.create import Arange, Full
 from treadle.ops.elementwise import (
     Abs,
+    Bitcast,
     BitwiseNot,
     Cast,
     Ceil,
@@ -139,7 +140,7 @@ OPS: tuple[type[Op], ...] = (
         Erfinv,
         Lgamma,
     ),
-    *(Floor, Ceil, Trunc, Round, IsNan, IsInf, IsFinite, LogicalNot, BitwiseNot, Cast),
+    *(Floor, Ceil, Trunc, Round, IsNan, IsInf, IsFinite, LogicalNot, BitwiseNot, Cast, Bitcast),
     # elementwise, of more operands
     *(
         Add,

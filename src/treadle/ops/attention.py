@@ -30,10 +30,9 @@ from treadle.ops._shapes import (
 from treadle.ops._sums import summed
 from treadle.ops.binary import Add, Mul, Sub
 from treadle.ops.broadcast import Sum, unbroadcast
-from treadle.ops.compare import Equal, GreaterEqual, Where
+from treadle.ops.compare import GreaterEqual, Where
 from treadle.ops.contraction import Matmul
 from treadle.ops.normalize import Softmax
-from treadle.ops.reduce import Max
 from treadle.ops.reshape import reshaped
 
 
@@ -142,11 +141,7 @@ class Attention(Op):
             scores = (
                 Where()(aligned, scores, never) if mask.dtype == boolean else Add()(scores, aligned)
             )
-        weights = Softmax()(scores)
-        if not masks:
-            return weights
-        blind = Equal()(Max((-1,), keepdims=True)(scores), never)
-        return Where()(blind, number(q, 0), weights)
+        return Softmax(blind_rows=bool(masks))(scores)
 
     def vjp(
         self, args: tuple[Traced, ...], outs: tuple[Traced, ...], douts: tuple[Traced, ...]

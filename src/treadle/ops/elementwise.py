@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from treadle.expr.dtype import DType, bf16, boolean, f16, f32, f64, i8, i32, i64, u8
+from treadle.expr.dtype import DType, bf16, boolean, f16, f32, f64, i8, i16, i32, i64, u8
 from treadle.expr.scalar import Const, Expr, apply, cast
 from treadle.ir.graph_builder import Traced
-from treadle.ir.op import Example, Samples, example
+from treadle.ir.op import Example, Samples, example, fail
 from treadle.ir.types import TensorType
 from treadle.ops._pointwise import Meaning, Pointwise, number
 from treadle.ops._shapes import Family, broadcast_types, is_in, one
@@ -429,3 +429,57 @@ class Cast(Pointwise):
         yield cls(boolean), (example(i32, 4, low=-1, high=2),)
         yield cls(boolean), (example(f16, 4),)
         yield cls(i64), (example(boolean),)
+
+
+@dataclass(frozen=True)
+class Bitcast(Pointwise):
+    """The same bits as elements of another dtype of the same width; what is not zero is true.
+
+    Shapes:  x: any -> same, of ``dtype``.
+    """
+
+    dtype: DType
+
+    accepts: ClassVar[Family] = "any"
+    differentiable: ClassVar[bool] = False
+
+    def infer(self, *types: TensorType) -> TensorType:
+        """The dtype of the field; E0103 for an operand of another width."""
+        x = one(self, types)
+        if x.dtype.bytes != self.dtype.bytes:
+            raise fail(
+                self,
+                "E0103",
+                f"an element of {x.dtype} has not the width of one of {self.dtype}",
+                help="choose a dtype of the same width",
+            )
+        return broadcast_types(self, (x,), self.dtype)
+
+    def formula(self, *xs: Expr) -> Expr:
+        """The same bits; booleans are bytes of 0 and 1."""
+        (x,) = xs
+        if x.dtype == boolean or self.dtype == boolean:
+            return cast(x, self.dtype)
+        return x if x.dtype == self.dtype else apply("bitcast", x, dtype=self.dtype)
+
+    def reference(self, *arrays: np.ndarray) -> np.ndarray:
+        """Another view of the memory."""
+        (x,) = arrays
+        if self.dtype == boolean:
+            return x.view(np.uint8) != 0
+        return np.asarray(x).view(self.dtype.numpy)
+
+    @classmethod
+    def samples(cls) -> Samples:
+        """Between floats and integers of each width, and booleans."""
+        yield cls(i32), (example(f32, "n", 3),)
+        yield cls(f32), (example(i32, 2, 5, low=-(2**30), high=2**30),)
+        yield cls(f64), (example(i64, 3, low=-(2**60), high=2**60),)
+        yield cls(i64), (example(f64, 0, 2),)
+        yield cls(i16), (example(f16, 7),)
+        yield cls(bf16), (example(i16, 5, low=0, high=16000),)
+        yield cls(f16), (example(bf16, 4, low=0.1, high=1.0),)
+        yield cls(u8), (example(i8, 9, low=-100, high=100),)
+        yield cls(u8), (example(boolean, 4),)
+        yield cls(boolean), (example(u8, 4, low=0, high=2),)
+        yield cls(f32), (example(f32),)

@@ -1,22 +1,24 @@
 """Reading and writing at positions that are data. Negative positions count from the end.
 
-Positions must lie in range: they are not checked when a compiled program runs.
+Positions must lie in range. Those that follow from an input are tested when a compiled program
+runs (E0707); one that is out of range reads the nearest element, and writes nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
 
 from treadle.expr.dtype import boolean, f16, f32, f64, i32, i64
-from treadle.expr.scalar import Const, Expr, ExprLike, Var, cast, eq, int_value, select
+from treadle.expr.scalar import Const, Expr, ExprLike, Var, eq, int_value, select
 from treadle.ir.graph_builder import Traced
 from treadle.ir.loop_builder import LoopBuilder, combined
 from treadle.ir.op import Op, Samples, example, fail
 from treadle.ir.tensor import Buffer, TensorFunction
 from treadle.ir.types import TensorType
 from treadle.ops._pointwise import number
+from treadle.ops._positions import Indexing, Point, Positions, from_front
 from treadle.ops._shapes import (
     check_dtype,
     check_field,
@@ -44,22 +46,12 @@ Reduction = Literal["none", "add", "mul", "max", "min"]
 _REDUCTIONS = ("none", "add", "mul", "max", "min")
 
 
-def position(index: Expr, extent: ExprLike) -> Expr:
-    """A position from the front, from one that may count from the end."""
-    wide_index = cast(index, i64)
-    return (
-        wide_index
-        if index.dtype.kind == "uint"
-        else select(wide_index < 0, wide_index + extent, wide_index)
-    )
-
-
 def _check_indices(op: Op, indices: TensorType) -> None:
     check_dtype(op, indices.dtype, "int", "the positions")
 
 
 @dataclass(frozen=True)
-class Gather(Op):
+class Gather(Indexing):
     """The slices of ``data`` along ``axis`` that ``indices`` name, as numpy.take does; of axis 0,
     an embedding.
 
@@ -78,6 +70,10 @@ class Gather(Op):
             return TensorType(None, data.ndim - 1 + indices.ndim, data.dtype)
         return tensor_type((*data.dims[:axis], *indices.dims, *data.dims[axis + 1 :]), data.dtype)
 
+    def positions(self, *types: TensorType) -> tuple[Positions, ...]:
+        """Along the axis."""
+        return (Positions(1, types[0].dims[self.axis]),)
+
     def reference(self, *arrays: np.ndarray) -> np.ndarray:
         """np.take."""
         data, indices = arrays
@@ -91,7 +87,8 @@ class Gather(Op):
 
         def value(*i: Expr) -> Expr:
             end = axis + indices.ndim
-            return data[(*i[:axis], position(indices[i[axis:end]], data.shape[axis]), *i[end:])]
+            place = from_front(indices[i[axis:end]], data.shape[axis])
+            return Point(data, (*i[:axis], place, *i[end:]), (axis,)).load()
 
         f.compute(f.output(self.infer(*types).dims, data.dtype), value)
         return f.build()
@@ -122,6 +119,11 @@ class Gather(Op):
         yield cls(0), (example(boolean, 3, 1), example(i64, 6, low=0, high=3))
 
 
+def _at(data: Buffer, axis: int, point: tuple[Expr, ...], index: Expr) -> Point:
+    """The point of ``data`` at ``point``, but at ``axis`` where ``index`` says."""
+    return Point(data, replaced(point, axis, from_front(index, data.shape[axis])), (axis,))
+
+
 def _indexed(op: Op, data: TensorType, indices: TensorType, axis: int) -> None:
     _check_indices(op, indices)
     normalize_axis(op, axis, data.ndim)
@@ -129,7 +131,7 @@ def _indexed(op: Op, data: TensorType, indices: TensorType, axis: int) -> None:
 
 
 @dataclass(frozen=True)
-class GatherElements(Op):
+class GatherElements(Indexing):
     """Each element is that of ``data`` at its own indices, but at ``axis`` where the position says.
 
     Shapes:  data: any, indices: of the same rank, no larger but at ``axis`` -> indices.
@@ -143,6 +145,10 @@ class GatherElements(Op):
         data, indices = operands(self, types, 2)
         _indexed(self, data, indices, self.axis)
         return TensorType(indices.shape, indices.ndim, data.dtype)
+
+    def positions(self, *types: TensorType) -> tuple[Positions, ...]:
+        """Along the axis."""
+        return (Positions(1, types[0].dims[self.axis]),)
 
     def reference(self, *arrays: np.ndarray) -> np.ndarray:
         """np.take_along_axis, of as much of the data as the positions cover."""
@@ -158,7 +164,7 @@ class GatherElements(Op):
         data, indices = (f.input(t) for t in types)
 
         def value(*i: Expr) -> Expr:
-            return data[replaced(i, axis, position(indices[i], data.shape[axis]))]
+            return _at(data, axis, i, indices[i]).load()
 
         f.compute(f.output(indices.shape, data.dtype), value)
         return f.build()
@@ -188,7 +194,7 @@ def _tuple_size(op: Op, indices: TensorType) -> int:
 
 
 @dataclass(frozen=True)
-class GatherNd(Op):
+class GatherNd(Indexing):
     """The slices of ``data`` at tuples of positions, the last dimension of ``indices``; the first
     ``batch_dims`` axes go along.
 
@@ -214,6 +220,10 @@ class GatherNd(Op):
             check_same_dim(self, data.dims[k], indices.dims[k], f"dimensions {k}")
         return tensor_type((*indices.dims[:-1], *data.dims[self.batch_dims + size :]), data.dtype)
 
+    def positions(self, *types: TensorType) -> tuple[Positions, ...]:
+        """Along the axes after the batch's."""
+        return _tuple_positions(types[0], types[1], self.batch_dims)
+
     def reference(self, *arrays: np.ndarray) -> np.ndarray:
         """NumPy's indexing by arrays, batch by batch."""
         data, indices = arrays
@@ -227,10 +237,9 @@ class GatherNd(Op):
         """One copy."""
         f = LoopBuilder(self.op_name())
         data, indices = (f.input(t) for t in types)
-        outer = indices.ndim - 1
 
         def value(*i: Expr) -> Expr:
-            return data[(*_tuple_at(data, indices, i[:outer], self.batch_dims), *i[outer:])]
+            return _at_tuple(data, indices, i, self.batch_dims).load()
 
         f.compute(f.output(self.infer(*types).dims, data.dtype), value)
         return f.build()
@@ -251,18 +260,27 @@ class GatherNd(Op):
         yield cls(), (example(f16, 2, 3), example(i64, 0, 2, low=0, high=2))
 
 
-def _tuple_at(
-    data: Buffer, indices: Buffer, point: Sequence[Expr], batch_dims: int
-) -> tuple[Expr, ...]:
-    """The leading indices of ``data`` that the tuple at ``point`` names, after the batch's."""
+def _at_tuple(data: Buffer, indices: Buffer, point: Sequence[Expr], batch_dims: int) -> Point:
+    """The point of ``data`` that the tuple at the leading indices of ``point`` names."""
+    outer = indices.ndim - 1
     size = int_value(indices.shape[-1]) or 0
+    axes = tuple(range(batch_dims, batch_dims + size))
     named = [
-        position(indices[(*point, Const(k, i64))], data.shape[batch_dims + k]) for k in range(size)
+        from_front(indices[(*point[:outer], Const(k, i64))], data.shape[axis])
+        for k, axis in enumerate(axes)
     ]
-    return (*point[:batch_dims], *named)
+    return Point(data, (*point[:batch_dims], *named, *point[outer:]), axes)
 
 
-class Scatter(Op):
+def _tuple_positions(data: TensorType, indices: TensorType, batch: int) -> tuple[Positions, ...]:
+    """The columns of tuples of positions; one for all where their axes are equally long."""
+    extents = data.dims[batch : batch + (int_value(indices.dims[-1]) or 0)]
+    if len(set(extents)) == 1:
+        return (Positions(1, extents[0]),)
+    return tuple(Positions(1, n, k) for k, n in enumerate(extents))
+
+
+class Scatter(Indexing):
     """What both ways to scatter share: a copy of the data, then the updates in order."""
 
     reduction: Reduction
@@ -280,6 +298,23 @@ class Scatter(Op):
     def updated(self, old: Expr, update: Expr) -> Expr:
         """The new element."""
         return update if self.reduction == "none" else combined(self.reduction, old, update)
+
+    def write_at(
+        self,
+        f: LoopBuilder,
+        y: Buffer,
+        updates: Buffer,
+        place: Callable[[tuple[Expr, ...]], Point],
+    ) -> None:
+        """Combine the updates, in order, into the elements that ``place`` says, where there are
+        such.
+        """
+
+        def store(*i: Expr) -> tuple[tuple[Expr, ...], Expr]:
+            at = place(i).indices
+            return at, self.updated(y[at], updates[i])
+
+        f.scatter(y, updates.shape, store, where=lambda *i: place(i).is_inside)
 
     def write(self, y: np.ndarray, at: tuple[np.ndarray, ...], updates: np.ndarray) -> None:
         """NumPy's unbuffered update; without a reduction the last one stays."""
@@ -341,6 +376,10 @@ class ScatterElements(Scatter):
             raise fail(self, "E0106", f"positions and updates differ in shape: {shapes}")
         return data
 
+    def positions(self, *types: TensorType) -> tuple[Positions, ...]:
+        """Along the axis."""
+        return (Positions(1, types[0].dims[self.axis]),)
+
     def reference(self, *arrays: np.ndarray) -> np.ndarray:
         """NumPy's unbuffered update."""
         data, indices, updates = arrays
@@ -358,12 +397,7 @@ class ScatterElements(Scatter):
         f = LoopBuilder(self.op_name())
         data, indices, updates = (f.input(t) for t in types)
         y = f.compute(f.output(data.shape, data.dtype), lambda *i: data[i])
-
-        def store(*i: Expr) -> tuple[tuple[Expr, ...], Expr]:
-            at = replaced(i, axis, position(indices[i], y.shape[axis]))
-            return at, self.updated(y[at], updates[i])
-
-        f.scatter(y, updates.shape, store)
+        self.write_at(f, y, updates, lambda i: _at(y, axis, i, indices[i]))
         return f.build()
 
     def vjp(self, args: Values, outs: Values, douts: Values) -> Gradients:
@@ -435,6 +469,10 @@ class ScatterNd(Scatter):
             )
         return data
 
+    def positions(self, *types: TensorType) -> tuple[Positions, ...]:
+        """Along the axes after the batch's."""
+        return _tuple_positions(types[0], types[1], self.batch_dims)
+
     def reference(self, *arrays: np.ndarray) -> np.ndarray:
         """NumPy's unbuffered update, batch by batch."""
         data, indices, updates = arrays
@@ -457,14 +495,8 @@ class ScatterNd(Scatter):
         self.infer(*types)
         f = LoopBuilder(self.op_name())
         data, indices, updates = (f.input(t) for t in types)
-        outer = indices.ndim - 1
         y = f.compute(f.output(data.shape, data.dtype), lambda *i: data[i])
-
-        def store(*i: Expr) -> tuple[tuple[Expr, ...], Expr]:
-            at = (*_tuple_at(data, indices, i[:outer], self.batch_dims), *i[outer:])
-            return at, self.updated(y[at], updates[i])
-
-        f.scatter(y, updates.shape, store)
+        self.write_at(f, y, updates, lambda i: _at_tuple(y, indices, i, self.batch_dims))
         return f.build()
 
     def vjp(self, args: Values, outs: Values, douts: Values) -> Gradients:
@@ -546,7 +578,7 @@ class OneHot(Op):
         y = f.output(self.infer(*types).dims, on.dtype)
 
         def value(*i: Expr) -> Expr:
-            named = position(indices[(*i[:axis], *i[axis + 1 :])], self.depth)
+            named = from_front(indices[(*i[:axis], *i[axis + 1 :])], self.depth)
             return select(eq(named, i[axis]), on[()], off[()])
 
         f.compute(y, value)

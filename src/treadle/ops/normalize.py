@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 
 from treadle.expr.dtype import DType, bf16, f16, f32
-from treadle.expr.scalar import Expr, Var, apply, cast
+from treadle.expr.scalar import Const, Expr, Var, apply, cast, eq, select
 from treadle.ir.graph_builder import Traced
 from treadle.ir.loop_builder import LoopBuilder
 from treadle.ir.op import Op, Samples, example
@@ -85,12 +86,16 @@ def _infer_rows(op: Op, axis: int, types: tuple[TensorType, ...]) -> TensorType:
 class Softmax(Op):
     """Exponentiate and normalize along ``axis``, so that it sums to one.
 
+    A row of nothing but -inf gives NaN; with ``blind_rows``, zeros, as attention wants where
+    everything is masked.
+
     Shapes:  x: any -> the same.
     Dtypes:  any float. Computed in f32 for 16-bit floats.
     Errors:  E0101, E0103; E0104 if ``axis`` is out of range.
     """
 
     axis: int = -1
+    blind_rows: bool = False
 
     def infer(self, *types: TensorType) -> TensorType:
         """See the class."""
@@ -99,18 +104,38 @@ class Softmax(Op):
     def reference(self, *arrays: np.ndarray) -> np.ndarray:
         """See the class."""
         x = summed(arrays[0])
-        e = np.exp(x - x.max(self.axis, keepdims=True, initial=-np.inf))
-        return (e / e.sum(self.axis, keepdims=True)).astype(arrays[0].dtype)
+        largest = x.max(self.axis, keepdims=True, initial=-np.inf)
+        if self.blind_rows:
+            largest = np.where(largest == -np.inf, 0, largest).astype(x.dtype)
+        e = np.exp(x - largest)
+        total = e.sum(self.axis, keepdims=True)
+        if self.blind_rows:
+            total = np.where(total == 0, 1, total).astype(x.dtype)
+        return (e / total).astype(arrays[0].dtype)
 
     def lower(self, *types: TensorType) -> TensorFunction:
         """The largest of each row, exponentials relative to it, their sum, the quotients."""
         r = _Rows.of(self, types[0], self.axis)
         largest = r.reduce("largest", r.element, "max")
         powers = r.b.temp(r.x.shape, r.dtype, "powers")
-        r.b.compute(powers, lambda *i: apply("exp", r.element(i) - largest[r.row(i)]))
+        never = Const(-inf, r.dtype)
+
+        def power(*i: Expr) -> Expr:
+            top: Expr = largest[r.row(i)]
+            return apply("exp", r.element(i) - self._seen(top, never, 0))
+
+        def share(*i: Expr) -> Expr:
+            whole = self._seen(total[r.row(i)], Const(0, r.dtype), 1)
+            return cast(powers[i] / whole, r.out.dtype)
+
+        r.b.compute(powers, power)
         total = r.reduce("total", lambda i: powers[i])
-        r.b.compute(r.out, lambda *i: cast(powers[i] / total[r.row(i)], r.out.dtype))
+        r.b.compute(r.out, share)
         return r.b.build()
+
+    def _seen(self, x: Expr, blind: Const, other: float) -> Expr:
+        """A value of a row, exchanged where it says that the row is blind."""
+        return select(eq(x, blind), other, x) if self.blind_rows else x
 
     def vjp(
         self, args: tuple[Traced, ...], outs: tuple[Traced, ...], douts: tuple[Traced, ...]
@@ -130,6 +155,7 @@ class Softmax(Op):
         yield cls(), (example(f32, 0, 3),)
         yield cls(), (example(f16, 2, 9),)
         yield cls(), (example(bf16, 2, 9),)
+        yield cls(blind_rows=True), (example(f32, "n", 5),)
 
 
 @dataclass(frozen=True)

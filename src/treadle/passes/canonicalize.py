@@ -7,7 +7,7 @@ import numpy as np
 
 from treadle.base.rewrite import replace_fields
 from treadle.expr.scalar import Const, Expr
-from treadle.ir.calls import FunctionOp
+from treadle.ir.calls import CHECKS, FunctionOp
 from treadle.ir.graph import Atom, Binding, ConstantRef, GraphFunction, Literal, Value
 from treadle.ir.module import Constant, Module
 from treadle.ir.op import Op
@@ -118,7 +118,8 @@ class _Canonicalize:
 
     def constant(self, value: Value, array: np.ndarray) -> Atom:
         assert isinstance(value.type, TensorType)
-        array = np.ascontiguousarray(array, value.type.dtype.numpy).reshape(np.shape(array))
+        # A permutation stays a view: weights are large, and are packed later on.
+        array = np.asarray(array, value.type.dtype.numpy)
         if array.ndim == 0:
             return Literal(Const(array.item(), value.type.dtype))
         name = self.names.fresh(value.name)
@@ -165,7 +166,7 @@ def live_bindings(body: list[Binding], results: tuple[Atom, ...]) -> tuple[Bindi
     needed = {a for a in results if isinstance(a, Value)}
     live: list[Binding] = []
     for binding in reversed(body):
-        if any(v in needed for v in binding.outputs) or binding.op.op_name() == "match_cast":
+        if any(v in needed for v in binding.outputs) or isinstance(binding.op, CHECKS):
             live.append(binding)
             needed.update(a for a in binding.args if isinstance(a, Value))
     return tuple(reversed(live))

@@ -10,10 +10,11 @@ from treadle.expr.scalar import Const, Expr, Var, eq, int_value, substitute, var
 from treadle.expr.simplify import simplify
 from treadle.expr.terms import split_linear
 from treadle.ir.analysis import facts_of, symbols
-from treadle.ir.calls import CallLibrary, CallTensor, Cond, WhileLoop
-from treadle.ir.graph import Atom, Binding, ConstantRef, GraphFunction, Value
+from treadle.ir.calls import AssertTrue, CallLibrary, CallTensor, Cond, WhileLoop
+from treadle.ir.graph import Atom, Binding, ConstantRef, GraphFunction, ShapeLiteral, Value
 from treadle.ir.host import (
     BranchStep,
+    CheckStep,
     ConstantSlot,
     CopyStep,
     HostFunction,
@@ -25,6 +26,7 @@ from treadle.ir.host import (
     ShapeCheck,
     Slot,
     Step,
+    ValueCheck,
     dimension,
 )
 from treadle.ir.module import Module
@@ -50,14 +52,20 @@ def lower_host(module: Module, entry: str = "main") -> HostFunction:
     placed = tuple(_Place(offsets).step(s) for s in steps)
     return HostFunction(
         entry,
-        tuple((p.name, _tensor_type(p)) for p in function.params),
-        tuple((_result_name(r, i), _tensor_type(r)) for i, r in enumerate(function.results)),
+        tuple(
+            (n, _tensor_type(p)) for n, p in zip(function.input_names, function.params, strict=True)
+        ),
+        tuple(
+            (n, _tensor_type(r))
+            for n, r in zip(function.output_names, function.results, strict=True)
+        ),
         tuple(solved.items()),
         checks,
         tuple(plan.constants),
         tuple(plan.callbacks),
         arena,
         placed,
+        tuple(plan.checks),
     )
 
 
@@ -67,10 +75,6 @@ def _tensor_type(a: Atom) -> TensorType:
             "E0421", f"an entry takes and gives tensors of known shape, not {a.type}"
         )
     return a.type
-
-
-def _result_name(a: Atom, index: int) -> str:
-    return a.name if isinstance(a, Value) else f"output_{index}"
 
 
 def _solve(function: GraphFunction) -> tuple[dict[Var, Expr], tuple[ShapeCheck, ...]]:
@@ -110,7 +114,10 @@ def _owners(function: GraphFunction) -> dict[Value, Value]:
     """For each view the value whose memory it shows."""
     owners: dict[Value, Value] = {}
     for binding in function.body:
-        source = binding.args[0] if isinstance(binding.op, Reshape) else None
+        view = isinstance(binding.op, Reshape) or (
+            isinstance(binding.op, AssertTrue) and binding.outputs[0] not in function.results
+        )
+        source = binding.args[0] if view else None
         if isinstance(source, Value):
             owners[binding.outputs[0]] = owners.get(source, source)
     return owners
@@ -136,6 +143,7 @@ class _Plan:
     constants: dict[str, None] = field(default_factory=dict[str, None])
     callbacks: dict[str, None] = field(default_factory=dict[str, None])
     slots: dict[Value, _Slot] = field(default_factory=dict[Value, _Slot])
+    checks: list[ValueCheck] = field(default_factory=list[ValueCheck])
 
     def __post_init__(self) -> None:
         self.arena = ArenaPlan(self.facts)
@@ -200,6 +208,8 @@ class _Plan:
             inputs = tuple((self.slot(a), _tensor_type(a)) for a in binding.args)
             outputs = tuple((self.slot(v), _tensor_type(v)) for v in binding.outputs)
             return [LibraryStep(op.function, inputs, outputs, binding.span)]  # type: ignore[arg-type]
+        if isinstance(op, AssertTrue):
+            return self.check(binding, op)
         if isinstance(op, Cond):
             return self.branch(binding, op)
         if isinstance(op, WhileLoop):
@@ -213,11 +223,21 @@ class _Plan:
         numbers = tuple(simplify(values.get(s, s), self.facts) for s in symbols(f))
         return KernelStep(f.name, buffers, numbers, binding.outputs[0].name, binding.span)  # type: ignore[arg-type]
 
+    def check(self, binding: Binding, op: AssertTrue) -> list[Step]:
+        """A test of the operand, and a copy of it where the result has memory of its own."""
+        source, target = self.slot(binding.args[0]), self.slots[binding.outputs[0]]
+        self.checks.append(ValueCheck(op.message, op.cure, binding.span))
+        steps: list[Step] = [CheckStep(source, len(self.checks) - 1)]  # type: ignore[arg-type]
+        if source is not target:
+            steps.append(CopyStep(source, target, byte_size(_tensor_type(binding.outputs[0]))))  # type: ignore[arg-type]
+        return steps
+
     def inline(self, name: str, args: tuple[Atom, ...], targets: tuple[_Slot, ...]) -> list[Step]:
         """The steps of a graph function on given operands, its results in given places."""
         function = specialized(self.module.graph(name), args)
         for p, a in zip(function.params, args, strict=True):
-            self.slots[p] = self.slot(a)
+            if not isinstance(a, ShapeLiteral):  # symbols, which are exchanged by now
+                self.slots[p] = self.slot(a)
         steps: list[Step] = []
         inner: dict[Value, _Slot] = {}
         copies: list[tuple[Atom, _Slot]] = []
@@ -281,6 +301,8 @@ class _Place:
             )
         if isinstance(s, CopyStep):
             return CopyStep(self.slot(s.source), self.slot(s.target), s.size)
+        if isinstance(s, CheckStep):
+            return CheckStep(self.slot(s.condition), s.check)
         if isinstance(s, BranchStep):
             return BranchStep(self.slot(s.condition), self.steps(s.then), self.steps(s.orelse))
         return LoopStep(self.steps(s.test), self.slot(s.condition), self.steps(s.body))

@@ -5,8 +5,6 @@ ask for.
 import json
 from dataclasses import dataclass
 
-import numpy as np
-
 from treadle.base.cache import NO_CACHE, DiskCache
 from treadle.base.errors import InternalError
 from treadle.base.rewrite import replace_fields
@@ -21,6 +19,7 @@ from treadle.schedule.layout import TransformLayout
 from treadle.schedule.trace import Trace, parse_trace, trace_text
 from treadle.target import Target
 from treadle.tune.default import default_schedule
+from treadle_runtime.array import aligned
 
 
 def apply_schedules(
@@ -127,5 +126,5 @@ class _Packing:
         if name not in self.packed:
             known = [d for d in shape if d is not None]
             array = layout.layout.pack(self.module.constants[atom.name].array, tuple(known))
-            self.packed[name] = Constant(type_, np.ascontiguousarray(array))
+            self.packed[name] = Constant(type_, aligned(array))
         return ConstantRef(name, type_)

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 
 from treadle.base.errors import ScheduleError
-from treadle.ir.analysis import blocks, buffers_read, find_block
+from treadle.ir.analysis import blocks, buffers_read, find_block, loads
 from treadle.ir.tensor import Block, Buffer, TensorFunction
 from treadle.passes.kinds import contraction_operands, is_affine_copy, only_store
 from treadle.schedule.trace import Schedule
@@ -39,8 +39,10 @@ def _apply_rules(s: Schedule, target: Target, threads: int, constants: frozenset
             done.update((name, *after[:1]))
     rest = [n for n in names if n not in done]
     reductions = [n for n in rest if any(i.kind == "reduce" for i in _block(s, n).iters)]
-    if reductions and not anchors and attempt(s, lambda t: schedule_rows(t, rest, target, threads)):
-        return
+    padded = [n for n in rest if n not in reductions and _pads(_block(s, n))]
+    rows = [n for n in rest if n not in padded]
+    if reductions and not anchors and attempt(s, lambda t: schedule_rows(t, rows, target, threads)):
+        rest = padded
     for name in rest:
         if name not in reductions:
             attempt(s, lambda t, n=name: schedule_spatial(t, n, target, threads))
@@ -91,8 +93,16 @@ def inline_producers(s: Schedule) -> None:
         products = any(contraction_operands(u) is not None for u in users)
         if products and not is_affine_copy(store, frozenset(i.var for i in block.iters)):
             continue
+        if _pads(block) and not all(_is_spatial(u) for u in users):
+            continue
         if len(users) == 1 or all(_is_spatial(u) for u in users):
             attempt(s, lambda t, n=name: t.compute_inline(n))
+
+
+def _pads(block: Block) -> bool:
+    """Whether a block fills what lies beyond its operand: windows over it would test each point."""
+    store = only_store(block)
+    return store is not None and any(x.mask is not None for x in loads(store.value))
 
 
 def _is_spatial(block: Block) -> bool:

@@ -2,14 +2,21 @@
 lanes.
 """
 
-from treadle.expr.scalar import int_value, variables
+from math import prod
+
+from treadle.expr.scalar import Expr, Var, int_value, substitute, variables
 from treadle.expr.simplify import simplify
-from treadle.ir.analysis import enclosing_loops, find_block
-from treadle.ir.tensor import Block, For
+from treadle.expr.terms import split_linear
+from treadle.ir.analysis import enclosing_loops, find_block, flat_index, loads
+from treadle.ir.tensor import Block, For, Store
+from treadle.passes.kinds import only_store
 from treadle.schedule.trace import Schedule
 from treadle.target import Target
-from treadle.tune.spatial_schedule import lanes_of, vectorize_loop
+from treadle.tune.spatial_schedule import can_fuse, lanes_of, vectorize_loop
 
+_WINDOW = 64
+"""Points of a reduction up to which lanes run along its results."""
+_NEAR = 4
 _WIDE = 4
 """Vectors of partial results of a long reduction: as many as hide the latency of an addition."""
 
@@ -27,8 +34,9 @@ def schedule_rows(s: Schedule, names: list[str], target: Target, threads: int) -
             s.compute_at(name, home)
     for name in names:
         _vectorize(s, name, set(rows), target)
-    if rows and threads > 1:
-        s.parallel(rows[0])
+    outer = _row_loops(s, names[-1])
+    if outer and threads > 1:
+        s.parallel(outer[0])
 
 
 def _rows(s: Schedule, names: list[str]) -> list[str]:
@@ -41,8 +49,10 @@ def _rows(s: Schedule, names: list[str]) -> list[str]:
         if any(i.kind == "reduce" for i in _block(s, n).iters) or n == names[-1]
     )
     own = {v for i in last.iters if i.kind == "spatial" for v in variables(i.binding)}
-    rows = [loop.var.name for loop in loops if loop.var in own][:count]
-    return rows
+    rows = [loop for loop in loops if loop.var in own][:count]
+    if len(names) == 1 and rows and _reduces_across(last, loops, rows[-1]):
+        rows.pop()
+    return [loop.var.name for loop in rows]
 
 
 def _block(s: Schedule, name: str) -> Block:
@@ -53,19 +63,82 @@ def _block(s: Schedule, name: str) -> Block:
 
 def _vectorize(s: Schedule, name: str, rows: set[str], target: Target) -> None:
     """Run the innermost loop of a block along lanes; a reduction keeps one partial result per
-    lane.
+    lane, unless neighbours in memory belong to different results.
     """
     block = _block(s, name)
+    lanes = lanes_of(s.function, block, target)
+    reduced = {v for i in block.iters if i.kind == "reduce" for v in variables(i.binding)}
     loops = [x for x in enclosing_loops(s.function, block) if x.var.name not in rows]
+    while _fuses(s, block, loops, reduced):
+        fused = s.fuse(loops[-2].var.name, loops[-1].var.name)
+        block = _block(s, name)
+        reduced = {v for i in block.iters if i.kind == "reduce" for v in variables(i.binding)}
+        loops = [x for x in enclosing_loops(s.function, block) if x.var.name not in rows]
+        assert loops[-1].var.name == fused
     if not loops:
         return
     inner = loops[-1]
-    lanes = lanes_of(s.function, block, target)
-    reduced = {v for i in block.iters if i.kind == "reduce" for v in variables(i.binding)}
+    apart = [x for x in loops if x.var not in reduced]
     if inner.var not in reduced:
         vectorize_loop(s, inner, lanes)
+    elif apart and _reduces_across(block, tuple(loops), apart[-1]):
+        _across(s, name, apart[-1], [x.var.name for x in loops if x.var in reduced], lanes)
+    else:
+        _reduce(s, name, inner, lanes)
+
+
+def _fuses(s: Schedule, block: Block, loops: list[For], reduced: set[Var]) -> bool:
+    """Whether the two innermost loops both step the reduction and walk memory as one."""
+    if len(loops) < 2 or loops[-1].var not in reduced or loops[-2].var not in reduced:
+        return False
+    return loops[-2].body == (loops[-1],) and can_fuse(s.function, block, loops[-2], loops[-1])
+
+
+def _reduces_across(block: Block, loops: tuple[For, ...], loop: For) -> bool:
+    """Whether lanes should run along a loop over results, not along the reduction: where its
+    neighbours lie together and the reduction's do not, or where the reduction is a small window.
+    """
+    reduced = {v for i in block.iters if i.kind == "reduce" for v in variables(i.binding)}
+    steps = [x for x in loops if x.var in reduced]
+    if not steps:
+        return False
+    extents = [int_value(simplify(x.extent)) for x in steps]
+    points = prod(x for x in extents if x is not None)
+    if None not in extents and points <= _WINDOW:
+        return _furthest(block, loop) in range(1, _NEAR + 1)
+    return _furthest(block, loop) == 1 and _furthest(block, steps[-1]) != 1
+
+
+def _furthest(block: Block, loop: For) -> int | None:
+    """How far apart neighbours along a loop lie in the operand that spreads them most; ``None``
+    if that is not one number.
+    """
+    bindings: dict[Var, Expr] = {i.var: i.binding for i in block.iters}
+    furthest = 0
+    for load in loads(*(x.value for x in block.body if isinstance(x, Store))):
+        if any(isinstance(x, Store) and x.buffer is load.buffer for x in block.body):
+            continue
+        place = simplify(substitute(flat_index(load.buffer, load.indices), bindings))
+        linear = split_linear(place, loop.var)
+        step = None if linear is None else int_value(linear[0])
+        if step is None or step < 0:
+            return None
+        furthest = max(furthest, step)
+    return furthest
+
+
+def _across(s: Schedule, name: str, loop: For, steps: list[str], lanes: int) -> None:
+    """Reduce a vector of neighbouring results at once."""
+    extent = int_value(simplify(loop.extent))
+    if extent is not None and extent < 2:
         return
-    _reduce(s, name, inner, lanes)
+    lane = s.split(loop.var.name, (None, lanes))[-1]
+    s.reorder(*steps, lane)
+    before = frozenset(s.loops())
+    s.decompose_reduction(name, steps[0])
+    for started in [x for x in s.loops() if x not in before]:
+        s.vectorize(started)
+    s.vectorize(lane)
 
 
 def _reduce(s: Schedule, name: str, inner: For, lanes: int) -> None:
@@ -76,18 +149,39 @@ def _reduce(s: Schedule, name: str, inner: For, lanes: int) -> None:
     width = lanes if extent is not None and extent < 2 * _WIDE * lanes else _WIDE * lanes
     _, lane = s.split(inner.var.name, (None, width))
     partial = s.rfactor(lane)
+    rows = _row_loops(s, name)
+    around = {x.var.name for x in enclosing_loops(s.function, _block(s, partial))}
+    if rows and rows[-1] not in around:
+        s.compute_at(partial, rows[-1])
+    first = _block(s, partial)
+    wide = _lane_loop(s, first)
+    if wide is not None:
+        _to_innermost(s, first, wide)
     for block in (partial, name):
         start_apart(s, block)
     for block in (partial, f"{partial}_init", name):
         found = find_block(s.function, block)
-        wide = (
-            []
-            if found is None
-            else [x for x in enclosing_loops(s.function, found) if int_value(x.extent) == width]
-        )
-        if wide:
-            _to_innermost(s, found, wide[-1])
-            s.vectorize(wide[-1].var.name, reassociate=block == name)
+        wide = None if found is None else _lane_loop(s, found)
+        if wide is not None:
+            s.vectorize(wide.var.name, reassociate=block == name)
+
+
+def _row_loops(s: Schedule, name: str) -> list[str]:
+    """The loops around a block that step none of its reduction."""
+    block = _block(s, name)
+    reduced = {v for i in block.iters if i.kind == "reduce" for v in variables(i.binding)}
+    return [x.var.name for x in enclosing_loops(s.function, block) if x.var not in reduced]
+
+
+def _lane_loop(s: Schedule, block: Block) -> For | None:
+    """The loop over lanes: the first axis of partial results, the reduced axis of their sum."""
+    store = only_store(block)
+    reduced = [i for i in block.iters if i.kind == "reduce"]
+    partial = block.name.removesuffix("_init").endswith("_rf")
+    lanes = [i for i in block.iters if store is not None and i.var in store.indices[:1]]
+    axis = next(iter(lanes if partial else reduced), None)
+    used = () if axis is None else variables(axis.binding)
+    return next((x for x in enclosing_loops(s.function, block) if x.var in used), None)
 
 
 def start_apart(s: Schedule, name: str) -> None:

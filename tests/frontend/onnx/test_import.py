@@ -33,7 +33,8 @@ def check(proto: onnx.ModelProto, *arrays: np.ndarray, **constants: np.ndarray) 
     """The imported module computes what ONNX's evaluator does."""
     names = [i.name for i in proto.graph.input]
     expected = ReferenceEvaluator(proto).run(None, dict(zip(names, arrays, strict=True)))
-    found = run(import_module(proto, constants=constants).module, "main", *arrays)
+    rest = [a for name, a in zip(names, arrays, strict=True) if name not in constants]
+    found = run(import_module(proto, constants=constants).module, "main", *rest)
     assert len(found) == len(expected)
     for a, b in zip(found, expected, strict=True):
         assert a.dtype == b.dtype
@@ -178,10 +179,10 @@ class TestNeedsValue:
         assert caught.value.code == "E0603"
         assert caught.value.place is not None
 
-    def test_with_a_value_the_import_specializes_and_keeps_the_parameter(self):
+    def test_with_a_value_the_import_specializes_and_drops_the_parameter(self):
         proto = graph(self.RESHAPE)
         shape = np.array([3, 4])
-        assert [p.name for p in main_of(proto, shape=shape).params] == ["x", "shape"]
+        assert [p.name for p in main_of(proto, shape=shape).params] == ["x"]
         check(proto, floats(2, 6), shape, shape=shape)
 
     def test_names_them_through_arithmetic(self):
@@ -198,6 +199,16 @@ class TestNeedsValue:
     def test_a_constant_for_no_input_is_refused(self):
         with pytest.raises(ModelImportError, match="E0608"):
             import_module(graph(self.RESHAPE), constants={"form": np.array([3, 4])})
+
+    @pytest.mark.parametrize("array", [np.array([3, 4, 1]), np.array([3.0, 4.0]), np.array(3)])
+    def test_a_constant_of_another_type_is_refused(self, array: np.ndarray):
+        with pytest.raises(ModelImportError, match="E0608"):
+            import_module(graph(self.RESHAPE), constants={"shape": array})
+
+    def test_dimensions_of_a_constant_are_those_of_the_model(self):
+        proto = graph("m (float[n] x, float[n] y) => (float[n] z) { z = Add(x, y) }")
+        (x,) = main_of(proto, y=np.ones(5, np.float32)).params
+        assert str(x.type) == "Tensor[(5,), f32]"
 
 
 class TestFunctions:

@@ -62,6 +62,15 @@ def test_keyword_arguments_are_inputs():
     assert [p.name for p in imported.module.graph("main").params] == ["tokens"]
 
 
+def test_results_of_a_dictionary_are_called_by_their_keys():
+    class Keyed(nn.Module):
+        def forward(self, x):
+            return {"logits": x + 1, "states": (x * 2, [x.sum()])}
+
+    main = import_module(Keyed(), (torch.ones(3),)).module.graph("main")
+    assert main.output_names == ("logits", "states.0", "states.1.0")
+
+
 def test_an_exported_program_is_taken_as_it_is():
     program = torch.export.export(Tied().eval(), (TOKENS,), dynamic_shapes=({0: N},))
     imported = import_module(program)

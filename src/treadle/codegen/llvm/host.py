@@ -17,6 +17,7 @@ from treadle.ir.analysis import symbols
 from treadle.ir.host import (
     ArenaSlot,
     BranchStep,
+    CheckStep,
     ConstantSlot,
     CopyStep,
     HostFunction,
@@ -154,6 +155,8 @@ class _Run:
                 self.library(step)
             elif isinstance(step, CopyStep):
                 self.copy(step)
+            elif isinstance(step, CheckStep):
+                self.check(step)
             elif isinstance(step, BranchStep):
                 self.branch(step)
             else:
@@ -229,6 +232,16 @@ class _Run:
         w = self.writer
         byte = w.assign("i8", f"load i8, {self.address(slot)}")
         return w.assign("i1", f"icmp ne {byte}, 0")
+
+    def check(self, step: CheckStep) -> None:
+        """Return the number of the check, counted after those of shapes, if it fails."""
+        w = self.writer
+        holds = self.condition(step.condition)
+        good, bad = w.fresh("good"), w.fresh("bad")
+        w.emit(f"br {holds}, label %{good}, label %{bad}")
+        w.start_block(bad)
+        w.emit(f"ret i32 {1 + len(self.host.checks) + step.check}")
+        w.start_block(good)
 
     def branch(self, step: BranchStep) -> None:
         w = self.writer

@@ -33,16 +33,17 @@ def import_module(
 ) -> Imported:
     """Import an ONNX model.
 
-    The parameters of ``main`` are the graph's inputs that are no initializers, in order and by
-    their names. A dimension that has a name in the model is a symbol of that name; one that has
-    none is a symbol of its own. ``constants`` are values of inputs that shapes depend on; such an
-    input stays a parameter, and whoever calls must pass that value.
+    The parameters of ``main`` are the graph's inputs that are neither initializers nor in
+    ``constants``, in order and by their names. A dimension that has a name in the model is a symbol
+    of that name; one that has none is a symbol of its own. ``constants`` are values of inputs,
+    given now, and no longer when the program runs: what shapes depend on must be among them.
 
     Raises:
         ModelImportError: E0601 with every operator that is not supported, E0602 when a shape
             depends on computed data, E0603 (``NeedsValue``) when one depends on inputs that
             ``constants`` has not, E0604 for types of values that are not supported, E0605 for nodes
-            that break ONNX's rules, E0608 for constants of no input, E0611 to E0613 for files that
+            that break ONNX's rules, E0608 for constants of no input or
+            of another type, E0611 to E0613 for files that
             cannot be read.
         TypeMismatch: when operands do not fit, which the model's author or the exporter must mend.
     """

@@ -40,6 +40,7 @@ from treadle.ops.compare import (
 )
 from treadle.ops.elementwise import (
     Abs,
+    Bitcast,
     BitwiseNot,
     Ceil,
     Erf,
@@ -227,6 +228,12 @@ def cast_like(x: Traced, like: Operand, *, saturate: int = 1, round_mode: str = 
     return cast(x, like.dtype)
 
 
+@converter("BitCast", since=26)
+def bit_cast(x: Traced, *, to: int) -> Traced:
+    """The same bits as another dtype."""
+    return Bitcast(element_type(to))(x)
+
+
 @converter("Identity")
 def identity(x: Operand) -> Operand:
     """The value itself."""
@@ -295,5 +302,5 @@ CONVERTERS = (
     *VARIADIC,
     *UNARY,
     *(_unary("Not", LogicalNot()), _unary("IsNaN", IsNan()), is_inf),
-    *(clip, clip_to_attributes, cast_to, cast_like, identity),
+    *(clip, clip_to_attributes, cast_to, cast_like, bit_cast, identity),
 )

@@ -10,6 +10,7 @@ import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TypeProto, ValueInfoProto
 
 from treadle.base.errors import ModelImportError, TreadleError
+from treadle.base.rewrite import replace_fields
 from treadle.base.span import Span
 from treadle.expr.scalar import Expr, Var, as_expr, int_value
 from treadle.frontend.onnx.bodies import Bodies, Opsets, domain_of, instantiate, opsets_of
@@ -20,7 +21,7 @@ from treadle.frontend.onnx.loading import array_of
 from treadle.frontend.onnx.region import Program, Region, Site
 from treadle.frontend.onnx.support import subgraphs
 from treadle.frontend.onnx.value import Known, Operand, known_size
-from treadle.ir.graph import ConstantRef
+from treadle.ir.graph import ConstantRef, GraphFunction
 from treadle.ir.graph_builder import GraphBuilder
 from treadle.ir.interpret import run
 from treadle.ir.module import Constant, Module
@@ -62,6 +63,7 @@ class Importer:
 
     def __post_init__(self) -> None:
         self._bodies = Bodies(self.model)
+        self._sizes: dict[str, Expr] = {}
 
     def module(self) -> Module:
         """The module of the model."""
@@ -71,12 +73,17 @@ class Importer:
         graph = self.model.graph
         self._check_constants(graph)
         self._initializers(graph, scope)
-        for declared in graph.input:
-            if declared.name not in scope.values:
-                scope.values[declared.name] = self._input(declared, region)
+        inputs = {i.name: i for i in graph.input if i.name not in scope.values}
+        for declared in inputs.values():
+            if declared.name in self.constants:
+                scope.values[declared.name] = self._constant(declared)
+        inputs = {name: i for name, i in inputs.items() if name not in scope.values}
+        for declared in inputs.values():
+            scope.values[declared.name] = self._input(declared, region)
         self._nodes(graph.node, region, scope)
         results = [region.traced(self._value(o.name, scope)) for o in graph.output]
-        self.program.functions = {name: region.builder.finish(*results), **self.program.functions}
+        main = _named(region.builder.finish(*results), inputs, [o.name for o in graph.output])
+        self.program.functions = {name: main, **self.program.functions}
         return Module(self.program.functions, self._used_constants())
 
     def _check_constants(self, graph: GraphProto) -> None:
@@ -103,7 +110,7 @@ class Importer:
                 help="make them dense tensors",
             )
 
-    def _input(self, declared: ValueInfoProto, region: Region) -> Operand:
+    def _tensor(self, declared: ValueInfoProto) -> TypeProto.Tensor:
         if not declared.type.HasField("tensor_type"):
             kind = declared.type.WhichOneof("value") or "value of no type"
             raise ModelImportError(
@@ -112,28 +119,50 @@ class Importer:
                 place=self.source,
                 help="cut the model behind it",
             )
-        tensor = declared.type.tensor_type
+        return declared.type.tensor_type
+
+    def _constant(self, declared: ValueInfoProto) -> Operand:
+        """An input that is given: its value, whose dimensions become those of the model."""
+        tensor = self._tensor(declared)
         dtype = element_type(tensor.elem_type)
-        given = self.constants.get(declared.name)
-        if given is not None:
-            shape: tuple[Expr, ...] = tuple(as_expr(d) for d in given.shape)
-        elif not tensor.HasField("shape"):
+        array = np.asarray(self.constants[declared.name])
+        dims = tensor.shape.dim if tensor.HasField("shape") else None
+        fits = dims is None or (
+            len(dims) == array.ndim
+            and all(d.dim_value == n for d, n in zip(dims, array.shape, strict=True) if _fixed(d))
+        )
+        if not fits or not np.can_cast(array.dtype, dtype.numpy, "same_kind"):
+            raise ModelImportError(
+                "E0608",
+                f"the constant for '{declared.name}' does not fit the model's input",
+                place=self.source,
+                notes=(f"given: {array.dtype} of shape {array.shape}; wanted: {_text(tensor)}",),
+                help="give an array of the input's element type and shape",
+            )
+        for d, n in zip(dims or (), array.shape, strict=False):
+            if d.dim_param:
+                self._sizes[d.dim_param] = as_expr(n)
+        return Operand(known=Known(array.astype(dtype.numpy), dtype, declared.name))
+
+    def _input(self, declared: ValueInfoProto, region: Region) -> Operand:
+        tensor = self._tensor(declared)
+        dtype = element_type(tensor.elem_type)
+        if not tensor.HasField("shape"):
             raise ModelImportError(
                 "E0609",
                 f"the rank of the input '{declared.name}' is not known",
                 place=self.source,
                 help="give the input a shape in the model; its dimensions may be symbols",
             )
-        else:
-            shape = tuple(self._dim(d, declared.name, k) for k, d in enumerate(tensor.shape.dim))
+        shape = tuple(self._dim(d, declared.name, k) for k, d in enumerate(tensor.shape.dim))
         traced = region.builder.input(declared.name, TensorType(shape, len(shape), dtype))
-        if given is not None:
-            return Operand(traced, Known(np.asarray(given, dtype.numpy), dtype))
         return Operand(traced, sources=frozenset({declared.name}))
 
     def _dim(self, dim: onnx.TensorShapeProto.Dimension, name: str, axis: int) -> Expr:
         if dim.HasField("dim_value"):
             return as_expr(dim.dim_value)
+        if dim.dim_param in self._sizes:
+            return self._sizes[dim.dim_param]
         key = dim.dim_param or f"{name}_{axis}"
         found = self.program.symbols.get(key)
         if found is None:
@@ -313,6 +342,30 @@ class Importer:
         module = Module({"folded": function, **region.program.functions}, region.program.constants)
         arrays = iter(run(module, "folded"))
         return [None if r is None else Operand(known=Known(next(arrays), r.dtype)) for r in results]
+
+
+def _fixed(dim: onnx.TensorShapeProto.Dimension) -> bool:
+    return dim.HasField("dim_value")
+
+
+def _text(tensor: TypeProto.Tensor) -> str:
+    dims = [str(d.dim_value) if _fixed(d) else d.dim_param or "?" for d in tensor.shape.dim]
+    return f"{element_type(tensor.elem_type)}[{', '.join(dims)}]"
+
+
+def _named(
+    function: GraphFunction, inputs: Iterable[str], outputs: Iterable[str]
+) -> GraphFunction:
+    """The entry under the names of the model, where those of its values differ."""
+    theirs: list[str] = []
+    for name in outputs:
+        while name in theirs:  # a model may give one value twice
+            name += "_"
+        theirs.append(name)
+    found: GraphFunction = replace_fields(function, inputs=tuple(inputs), outputs=tuple(theirs))
+    if found.inputs == tuple(p.name for p in function.params):
+        found = replace_fields(found, inputs=())
+    return found
 
 
 def _type_proto(type_: TensorType) -> TypeProto:

@@ -14,11 +14,13 @@ from torch.export.graph_signature import InputKind, InputSpec, OutputKind
 from torch.utils import _pytree as pytree
 
 from treadle.base.errors import ModelImportError
+from treadle.base.rewrite import replace_fields
 from treadle.frontend.torch.converters import CONVERTERS
 from treadle.frontend.torch.dtypes import from_torch, to_numpy
 from treadle.frontend.torch.fallback import Library
 from treadle.frontend.torch.graph import GraphTranslator, Importing
 from treadle.frontend.torch.symbols import Symbols, range_facts
+from treadle.ir.graph import GraphFunction
 from treadle.ir.graph_builder import Traced
 from treadle.ir.module import Module
 
@@ -207,7 +209,10 @@ def _imported(program: ExportedProgram, names: Mapping[str, str], fallback: bool
     translator.builder.assumes.extend(range_facts(program.range_constraints, importing.symbols))
     results = _results(translator, program)
     importing.constants.update(translator.builder.constants)
-    main = translator.builder.finish(*results)
+    main: GraphFunction = replace_fields(
+        translator.builder.finish(*(r for r, _ in results)),
+        outputs=tuple(name for _, name in results) if _has_keys(program) else (),
+    )
     return Imported(importing.finish(main), importing.libraries)
 
 
@@ -266,12 +271,42 @@ def _constant(translator: GraphTranslator, spec: InputSpec, tensor: torch.Tensor
     return translator.builder.constant(name, to_numpy(tensor.contiguous()))
 
 
-def _results(translator: GraphTranslator, program: ExportedProgram) -> list[Traced]:
-    """The user's results among what the graph gives; numbers become tensors of rank 0."""
+def _results(translator: GraphTranslator, program: ExportedProgram) -> list[tuple[Traced, str]]:
+    """The user's results among what the graph gives, each with its path in what ``forward``
+    returns; numbers become tensors of rank 0."""
     values = translator.translate()
-    results: list[Traced] = []
-    for value, spec in zip(values, program.graph_signature.output_specs, strict=True):
-        if spec.kind is OutputKind.USER_OUTPUT and value is not None:
+    specs = program.graph_signature.output_specs
+    given = [v for v, s in zip(values, specs, strict=True) if s.kind is OutputKind.USER_OUTPUT]
+    results: list[tuple[Traced, str]] = []
+    for value, path in zip(given, _result_paths(program), strict=True):
+        if value is not None:
             number = isinstance(value, int | float)
-            results.append(translator.result(translator.symbols.expr(value) if number else value))
+            found = translator.result(translator.symbols.expr(value) if number else value)
+            results.append((found, ".".join(map(_key_text, path))))
     return results
+
+
+def _result_paths(program: ExportedProgram) -> list[tuple[Any, ...]]:
+    """Where each result stands in what ``forward`` returns; only its number where that is a class
+    that hides it."""
+    spec = program.call_spec.out_spec
+    count = 1 if spec is None else spec.num_leaves
+    if spec is None:
+        return [()]
+    try:
+        leaves, _ = pytree.tree_flatten_with_path(pytree.tree_unflatten([*range(count)], spec))
+    except (ValueError, TypeError):
+        return [(pytree.SequenceKey(k),) for k in range(count)]
+    return [path for path, _ in leaves]
+
+
+def _has_keys(program: ExportedProgram) -> bool:
+    """Whether results have names of their own: ``forward`` returns a dictionary or the like."""
+    keys = (pytree.MappingKey, pytree.GetAttrKey)
+    return any(isinstance(key, keys) for path in _result_paths(program) for key in path)
+
+
+def _key_text(key: Any) -> str:
+    if isinstance(key, pytree.SequenceKey):
+        return str(key.idx)
+    return str(key.key if isinstance(key, pytree.MappingKey) else key.name)

@@ -8,7 +8,16 @@ import numpy as np
 
 from treadle.base.errors import InternalError, RuntimeFault
 from treadle.expr.scalar import Const, Expr, Var, substitute, variables
-from treadle.ir.calls import Call, CallLibrary, CallTensor, Cond, FunctionOp, MatchCast, WhileLoop
+from treadle.ir.calls import (
+    AssertTrue,
+    Call,
+    CallLibrary,
+    CallTensor,
+    Cond,
+    FunctionOp,
+    MatchCast,
+    WhileLoop,
+)
 from treadle.ir.graph import Atom, Binding, ConstantRef, GraphFunction, ShapeLiteral, Value
 from treadle.ir.interpret.expressions import Evaluator
 from treadle.ir.interpret.loops import run_tensor
@@ -37,7 +46,8 @@ def run(
     ``call_library`` names.
 
     Raises:
-        RuntimeFault: E0761 to E0766, when arrays, shapes, indices or assumptions do not fit.
+        RuntimeFault: E0707 when a check of the program fails; E0761 to E0766 when arrays, shapes,
+            indices or assumptions do not fit.
         InternalError: when the module has no such function, or an operation's reference breaks its
             own type.
     """
@@ -112,6 +122,12 @@ class _Interpreter:
                 return self._call_library(op, arrays)
             case MatchCast():
                 _match([("match_cast", op.type)], arrays, frame.symbols, frame.function)
+                return arrays
+            case AssertTrue():
+                if not arrays[0].item():
+                    raise RuntimeFault(
+                        "E0707", f"'{frame.function}' stopped: {op.message}", help=op.cure
+                    )
                 return arrays
             case Cond():
                 return self.call(op.then if arrays[0].item() else op.orelse, arrays[1:])

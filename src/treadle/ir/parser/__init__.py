@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from treadle.base.rewrite import replace_fields
 from treadle.expr.dtype import from_numpy
 from treadle.expr.scalar import int_value
 from treadle.ir.calls import CALLS
@@ -19,6 +20,7 @@ from treadle.ir.types import TensorType
 __all__ = ["ops_by_name", "parse", "parse_function"]
 
 _KINDS = {"tensor.function", "graph.function"}
+_NAMES = {"inputs", "outputs"}
 
 
 def ops_by_name(classes: Iterable[type[Op]]) -> dict[str, type[Op]]:
@@ -86,7 +88,7 @@ def _function(
     ops: Mapping[str, type[Op]],
     constants: Mapping[str, Constant],
 ) -> Function:
-    kinds = [ast.unparse(d) for d in node.decorator_list]
+    kinds = [ast.unparse(d.func if isinstance(d, ast.Call) else d) for d in node.decorator_list]
     if len(kinds) != 1 or kinds[0] not in _KINDS:
         raise source.error(
             "E0002",
@@ -99,9 +101,32 @@ def _function(
         raise source.error("E0003", "parameters are plain names", node)
     if arguments.defaults:
         raise source.error("E0003", "parameters have no defaults", arguments.defaults[0])
+    names = _callers_names(source, kinds[0], node.decorator_list[0])
     if kinds[0] == "tensor.function":
         return read_tensor_function(source, node)
-    return read_graph_function(source, node, ops, constants)
+    function = read_graph_function(source, node, ops, constants)
+    return replace_fields(function, **names) if names else function
+
+
+def _callers_names(source: Source, kind: str, node: ast.expr) -> dict[str, tuple[str, ...]]:
+    """What ``@graph.function(inputs=("a/b",), outputs=("y.1",))`` says."""
+    if not isinstance(node, ast.Call):
+        return {}
+    found: dict[str, tuple[str, ...]] = {}
+    for keyword in node.keywords:
+        value = keyword.value
+        items = value.elts if isinstance(value, ast.Tuple) else []
+        texts = [i.value for i in items if isinstance(i, ast.Constant) and isinstance(i.value, str)]
+        if keyword.arg in _NAMES and texts and len(texts) == len(items):
+            found[keyword.arg] = tuple(texts)
+    if kind != "graph.function" or node.args or len(found) != len(node.keywords):
+        raise source.error(
+            "E0003",
+            "a graph function takes the names of its inputs and outputs, and nothing else",
+            node,
+            help='write @graph.function(inputs=("a/b",), outputs=("y.1",))',
+        )
+    return found
 
 
 # ---- Constants

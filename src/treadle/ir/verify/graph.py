@@ -31,6 +31,21 @@ def check_names(function: GraphFunction, module: Module) -> None:
     for result in function.results:
         if isinstance(result, Value) and seen.get(result.name) is not result:
             raise _undefined(function, function, result)
+    _check_callers_names(function, "inputs", function.inputs, len(function.params))
+    _check_callers_names(function, "outputs", function.outputs, len(function.results))
+
+
+def _check_callers_names(
+    function: GraphFunction, what: str, names: tuple[str, ...], count: int
+) -> None:
+    if names and (len(names) != count or len(set(names)) != count):
+        raise refusal(
+            "E0204",
+            f"the names of its {what} are {names}, and it has {count}",
+            function,
+            function,
+            help=f"give each of the {what} a name of its own, or none any",
+        )
 
 
 def _define(

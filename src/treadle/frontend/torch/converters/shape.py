@@ -17,6 +17,7 @@ from treadle.frontend.torch.context import (
 from treadle.ir.graph_builder import Traced
 from treadle.ops._shapes import same_dim
 from treadle.ops.binary import Add, Mul
+from treadle.ops.elementwise import Bitcast
 from treadle.ops.index import Gather
 from treadle.ops.shape import Concat, Flip, Roll, Slice, Tile, Triangular
 
@@ -27,10 +28,10 @@ def view(c: Context, x: Traced, *_: object) -> Traced:
 
 
 def view_dtype(c: Context, x: Traced, *_: object) -> Traced:
-    """The same bits as another dtype: only where it is the same dtype."""
-    if x.dtype is not c.dtype:
-        raise Unsupported("a view as another dtype")
-    return x
+    """The same bits as another dtype of the same width."""
+    if x.dtype.bytes != c.dtype.bytes:
+        raise Unsupported("a view as a dtype of another width")
+    return x if x.dtype is c.dtype else Bitcast(c.dtype)(x)
 
 
 def expand(c: Context, x: Traced, *_: object) -> Traced:
