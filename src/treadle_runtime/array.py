@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import mmap
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ except ImportError:  # bfloat16 is then for PyTorch tensors only
     ml_dtypes = None
 
 ALIGNMENT = 64
+# Scratch memory from this size on is mapped by itself.
+_MAPPED_BYTES = 1 << 20
 
 ITEM_BYTES = {
     "f16": 2, "bf16": 2, "f32": 4, "f64": 8, "i8": 1, "i16": 2, "i32": 4, "i64": 8,
@@ -96,6 +99,23 @@ def empty_aligned(shape: Sequence[int], dtype: np.dtype[Any]) -> np.ndarray:
         return np.ndarray(shape, dtype, buffer=raw, offset=offset)
     except (MemoryError, ValueError) as error:
         raise cannot_allocate(shape, dtype.itemsize) from error
+
+
+def scratch(count: int) -> np.ndarray:
+    """Bytes on a 64-byte boundary to work in; many of them go back to the system once dropped,
+    which those of the usual allocator need not.
+
+    Raises ``RuntimeFault`` E0708 if there is no memory for it.
+    """
+    if count < _MAPPED_BYTES:
+        return empty_aligned((count,), np.dtype(np.uint8))
+    try:
+        pages = mmap.mmap(-1, count)
+    except (OSError, OverflowError, ValueError) as error:
+        raise cannot_allocate((count,), 1) from error
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        pages.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(pages, np.uint8)
 
 
 def aligned(array: np.ndarray) -> np.ndarray:

@@ -22,6 +22,7 @@ from treadle_runtime.array import (
     numpy_dtype,
     numpy_pointer,
     numpy_ready,
+    scratch,
     storage_dtype,
     torch_edge,
     torch_ready,
@@ -65,8 +66,9 @@ class _Frame:
         self.resize(0)
 
     def resize(self, arena_bytes: int) -> None:
-        """Make the arena at least this long."""
-        self.arena = empty_aligned((max(arena_bytes, ALIGNMENT),), np.dtype(np.uint8))
+        """Make the arena at least this long; what it held is lost."""
+        self.arena, self.arena_bytes = None, 0  # given back before more is taken
+        self.arena = scratch(max(arena_bytes, ALIGNMENT))
         self.pointer = numpy_pointer(self.arena)
         self.arena_bytes = arena_bytes
 

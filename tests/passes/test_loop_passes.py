@@ -3,7 +3,7 @@
 from treadle.ir.tensor import TensorFunction
 from treadle.passes.flatten_buffers import flatten_buffers
 from treadle.passes.lower_blocks import lower_blocks
-from treadle.passes.lower_storage import lower_storage
+from treadle.passes.lower_storage import demote_registers, vector_storage
 from treadle.passes.shrink_allocations import shrink_allocations
 from treadle.passes.sink_allocations import sink_allocations
 from treadle.passes.specialize_tails import specialize_tails
@@ -327,7 +327,7 @@ def test_vectorize_a_limit_to_one_lane_stays_a_mask():
     assert_same_ir(vectorize(before), after)
 
 
-def test_lower_storage_a_tile_of_whole_vectors_is_made_of_vectors():
+def test_vector_storage_a_tile_of_whole_vectors_is_made_of_vectors():
     before = function_of("""
     @tensor.function
     def f(X: Buffer[(32,), f32], Y: Output[(32,), f32]):
@@ -354,10 +354,10 @@ def test_lower_storage_a_tile_of_whole_vectors_is_made_of_vectors():
         Y[ramp(0, 1, i64x16)] = T[1]
         Y[ramp(16, 1, i64x16)] = T[0]
     """)
-    assert_same_ir(lower_storage(before), after)
+    assert_same_ir(vector_storage(before), after)
 
 
-def test_lower_storage_registers_at_changing_places_move_to_the_stack():
+def test_demote_registers_at_changing_places_move_to_the_stack():
     before = function_of("""
     @tensor.function
     def f(X: Buffer[(4,), f32], Y: Output[(4,), f32]):
@@ -376,4 +376,4 @@ def test_lower_storage_registers_at_changing_places_move_to_the_stack():
         for k in range(4):
             Y[k] = T[3 - k]
     """)
-    assert_same_ir(lower_storage(before), after)
+    assert_same_ir(demote_registers(before), after)

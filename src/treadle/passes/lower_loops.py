@@ -5,7 +5,7 @@ from collections.abc import Callable
 from treadle.ir.tensor import TensorFunction
 from treadle.passes.flatten_buffers import flatten_buffers
 from treadle.passes.lower_blocks import lower_blocks
-from treadle.passes.lower_storage import lower_storage
+from treadle.passes.lower_storage import demote_registers, vector_storage
 from treadle.passes.shrink_allocations import shrink_allocations
 from treadle.passes.sink_allocations import sink_allocations
 from treadle.passes.specialize_tails import specialize_tails
@@ -19,8 +19,9 @@ LOOP_PASSES: tuple[Callable[[TensorFunction], TensorFunction], ...] = (
     specialize_tails,
     flatten_buffers,
     vectorize,
+    vector_storage,
     unroll,
-    lower_storage,
+    demote_registers,
 )
 
 

@@ -1,44 +1,62 @@
 """Turn register tiles into arrays of vectors, so that every element becomes one machine register.
 
-A temporary whose last index is always a whole, aligned run of lanes becomes a buffer of vectors,
-one element per run. A masked store to one keeps the other lanes. Register buffers that are indexed
-by what is not constant move to the stack.
+A temporary whose last index is always a whole, aligned run of lanes becomes a buffer of vectors, one
+element per run. A masked store to one keeps the other lanes. Register buffers that are indexed by
+what is not constant, once loops are unrolled, move to the stack.
 """
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from treadle.base.errors import InternalError
 from treadle.expr.bounds import divisible
 from treadle.expr.scalar import Apply, Const, Expr, apply, const, int_value, transform, walk
 from treadle.expr.simplify import simplify
-from treadle.ir.analysis import expressions, statements
+from treadle.ir.analysis import allocated, expressions, statements
 from treadle.ir.tensor import Allocate, Buffer, For, If, Load, Stmt, Store, TensorFunction
 from treadle.passes.statements import Body, map_expressions, with_body
 
+_Uses = dict[Buffer, list[tuple[Expr, ...]]]
 
-def lower_storage(function: TensorFunction) -> TensorFunction:
-    """Give the temporaries of ``function`` their final types and scopes."""
-    temporaries = [s.buffer for s in statements(function.body) if isinstance(s, Allocate)]
-    indices: dict[Buffer, list[tuple[Expr, ...]]] = {b: [] for b in temporaries}
-    for s in statements(function.body):
-        for x in walk(*expressions(s)):
-            if isinstance(x, Load) and x.buffer in indices:
-                indices[x.buffer].append(x.indices)
-        if isinstance(s, Store) and s.buffer in indices:
-            indices[s.buffer].append(s.indices)
-    body = function.body
-    for buffer, uses in indices.items():
-        if buffer.scope == "global" or buffer.ndim == 0:
-            continue
-        lanes = _lanes(buffer, uses)
-        if lanes is not None:
-            body = _Retype(buffer, _vectors(buffer, lanes, uses), lanes).body(body)
-        elif buffer.scope == "register" and not all(_constant(u) for u in uses):
+
+def vector_storage(function: TensorFunction) -> TensorFunction:
+    """Let temporaries of ``function`` that are used by whole vectors hold vectors."""
+    changes: dict[Buffer, _Change] = {}
+    for buffer, uses in _uses(function.body).items():
+        if buffer.scope != "global" and buffer.ndim > 0:
+            lanes = _lanes(buffer, uses)
+            if lanes is not None:
+                changes[buffer] = _Change(_vectors(buffer, lanes), lanes)
+    return with_body(function, _Exchange(changes).body(function.body)) if changes else function
+
+
+def demote_registers(function: TensorFunction) -> TensorFunction:
+    """Move register buffers of ``function`` to the stack whose indices are not all constants."""
+    changes: dict[Buffer, _Change] = {}
+    for buffer, uses in _uses(function.body).items():
+        constant = all(isinstance(i, Const) for indices in uses for i in indices)
+        if buffer.scope == "register" and not constant:
             moved = Buffer(buffer.name, buffer.shape, buffer.dtype, "stack")
-            body = _Retype(buffer, moved, 1).body(body)
-    return with_body(function, body)
+            changes[buffer] = _Change(moved, 1)
+    return with_body(function, _Exchange(changes).body(function.body)) if changes else function
 
 
-def _constant(indices: tuple[Expr, ...]) -> bool:
-    return all(isinstance(i, Const) for i in indices)
+def _uses(body: Body) -> _Uses:
+    """The indices that each temporary is accessed by."""
+    found: _Uses = {b: [] for b in allocated(body)}
+    for buffer, indices in _accesses(body):
+        if buffer in found:
+            found[buffer].append(indices)
+    return found
+
+
+def _accesses(body: Body) -> Iterator[tuple[Buffer, tuple[Expr, ...]]]:
+    for s in statements(body):
+        for x in walk(*expressions(s)):
+            if isinstance(x, Load):
+                yield x.buffer, x.indices
+        if isinstance(s, Store):
+            yield s.buffer, s.indices
 
 
 def _lanes(buffer: Buffer, uses: list[tuple[Expr, ...]]) -> int | None:
@@ -50,9 +68,9 @@ def _lanes(buffer: Buffer, uses: list[tuple[Expr, ...]]) -> int | None:
         run = indices[-1]
         if not isinstance(run, Apply) or run.fn != "ramp" or int_value(run.args[1]) != 1:
             return None
-        if any(i.dtype.lanes > 1 for i in indices[:-1]) or not divisible(
-            run.args[0], run.dtype.lanes
-        ):
+        if any(i.dtype.lanes > 1 for i in indices[:-1]):
+            return None
+        if not divisible(run.args[0], run.dtype.lanes):
             return None
         found.add(run.dtype.lanes)
     last = int_value(buffer.shape[-1])
@@ -61,18 +79,33 @@ def _lanes(buffer: Buffer, uses: list[tuple[Expr, ...]]) -> int | None:
     return found.pop()
 
 
-def _vectors(buffer: Buffer, lanes: int, uses: list[tuple[Expr, ...]]) -> Buffer:
+def _vectors(buffer: Buffer, lanes: int) -> Buffer:
     shape = (*buffer.shape[:-1], simplify(buffer.shape[-1] // lanes))
-    constant = all(isinstance(i, Const) for u in uses for i in (*u[:-1], u[-1].children[0]))
-    scope = buffer.scope if constant else "stack"
-    return Buffer(buffer.name, shape, buffer.dtype.vector(lanes), scope)
+    return Buffer(buffer.name, shape, buffer.dtype.vector(lanes), buffer.scope)
 
 
-class _Retype:
-    """Exchange one temporary for another whose last index counts vectors of ``lanes``."""
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """What a temporary becomes; ``lanes`` more than 1: its last index counts vectors of so many."""
 
-    def __init__(self, old: Buffer, new: Buffer, lanes: int) -> None:
-        self.old, self.new, self.lanes = old, new, lanes
+    buffer: Buffer
+    lanes: int
+
+    def indices(self, indices: tuple[Expr, ...]) -> tuple[Expr, ...]:
+        """The same element's, or vector's, place in the new buffer."""
+        if self.lanes == 1:
+            return indices
+        run = indices[-1]
+        if not isinstance(run, Apply):
+            raise InternalError(f"'{self.buffer.name}' is indexed by {run}, which is no run")
+        return (*indices[:-1], simplify(run.args[0] // const(self.lanes)))
+
+
+class _Exchange:
+    """Exchange temporaries for others."""
+
+    def __init__(self, changes: Mapping[Buffer, _Change]) -> None:
+        self.changes = changes
 
     def body(self, body: Body) -> Body:
         return tuple([self.statement(s) for s in body])
@@ -81,38 +114,36 @@ class _Retype:
         if isinstance(s, For):
             return For(s.var, self.expression(s.extent), self.body(s.body), s.kind, s.span)
         if isinstance(s, If):
-            return If(self.expression(s.condition), self.body(s.body), self.body(s.orelse), s.span)
+            condition = self.expression(s.condition)
+            return If(condition, self.body(s.body), self.body(s.orelse), s.span)
         if isinstance(s, Allocate):
-            return Allocate(self.new, s.span) if s.buffer is self.old else s
+            change = self.changes.get(s.buffer)
+            return s if change is None else Allocate(change.buffer, s.span)
         changed = map_expressions((s,), self.expression)[0]
-        if isinstance(changed, Store) and changed.buffer is self.old:
-            return self.store(changed)
-        return changed
-
-    def store(self, s: Store) -> Store:
-        indices = self.indices(s.indices)
-        if s.mask is None or self.lanes == 1:
-            return Store(self.new, indices, s.value, s.mask, s.span)
-        mask = s.mask
-        if mask.dtype.lanes == 1:
-            mask = apply("broadcast", mask, dtype=mask.dtype.vector(self.lanes))
-        kept = apply("select", mask, s.value, Load(self.new, indices), dtype=s.value.dtype)
-        return Store(self.new, indices, kept, None, s.span)
+        change = self.changes.get(changed.buffer) if isinstance(changed, Store) else None
+        return (
+            changed if change is None or not isinstance(changed, Store) else _store(changed, change)
+        )
 
     def expression(self, x: Expr) -> Expr:
         return transform(x, self.load)
 
     def load(self, x: Expr) -> Expr | None:
-        if not isinstance(x, Load) or x.buffer is not self.old:
+        change = self.changes.get(x.buffer) if isinstance(x, Load) else None
+        if change is None or not isinstance(x, Load):
             return None
-        return Load(self.new, self.indices(x.indices), x.mask if self.lanes == 1 else None)
+        # All lanes of a register are there to be read.
+        mask = x.mask if change.lanes == 1 else None
+        return Load(change.buffer, change.indices(x.indices), mask)
 
-    def indices(self, indices: tuple[Expr, ...]) -> tuple[Expr, ...]:
-        if self.lanes == 1:
-            return indices
-        run = indices[-1]
-        if not isinstance(run, Apply):
-            raise InternalError(
-                f"'{self.old.name}' is indexed by {run}, which is not a run of lanes"
-            )
-        return (*indices[:-1], simplify(run.args[0] // const(self.lanes)))
+
+def _store(s: Store, change: _Change) -> Store:
+    indices = change.indices(s.indices)
+    if s.mask is None or change.lanes == 1:
+        return Store(change.buffer, indices, s.value, s.mask, s.span)
+    mask = s.mask
+    if mask.dtype.lanes == 1:
+        mask = apply("broadcast", mask, dtype=mask.dtype.vector(change.lanes))
+    old = Load(change.buffer, indices)
+    kept = apply("select", mask, s.value, old, dtype=s.value.dtype)
+    return Store(change.buffer, indices, kept, None, s.span)

@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto
 
+from treadle.base.errors import InternalError, ModelImportError
 from treadle.frontend.onnx.catalogue import CATALOGUE
 from treadle.frontend.onnx.importer import Importer
-from treadle.frontend.onnx.loading import load
+from treadle.frontend.onnx.loading import load, said_by_checker
 from treadle.frontend.onnx.support import check_operators
 from treadle.frontend.onnx.value import NeedsValue
 from treadle.ir.module import Module
+
+_MISTAKES = (LookupError, ValueError, TypeError, ArithmeticError, StopIteration, InternalError)
 
 __all__ = ["Imported", "NeedsValue", "import_module"]
 
@@ -51,4 +54,16 @@ def import_module(
     source = str(model) if isinstance(model, str | PathLike) else proto.graph.name or "model"
     check_operators(proto, CATALOGUE, source)
     importer = Importer(proto, folder, source, CATALOGUE, dict(constants))
-    return Imported(importer.module())
+    try:
+        return Imported(importer.module())
+    except _MISTAKES as error:
+        # Converters count on what ONNX promises of a node. Was the promise broken?
+        said = said_by_checker(proto)
+        if said is None:
+            raise
+        raise ModelImportError(
+            "E0605",
+            f"the model breaks ONNX's rules: {said}",
+            place=source,
+            help="check the model with onnx.checker.check_model(model, full_check=True)",
+        ) from error

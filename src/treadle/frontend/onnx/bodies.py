@@ -10,6 +10,7 @@ import onnx
 from onnx import AttributeProto, FunctionProto, ModelProto, NodeProto, TypeProto
 from onnx.defs import SchemaError
 
+from treadle.base.errors import ModelImportError
 from treadle.frontend.onnx.converter import DOMAIN
 
 Opsets = Mapping[str, int]
@@ -98,9 +99,17 @@ class Bodies:
         if schema.has_context_dependent_function:
             version = _newest(schema.context_dependent_function_opset_versions, opsets)
             if version is not None:
-                data = schema.get_context_dependent_function_with_opset_version(
-                    version, node.SerializeToString(), [t.SerializeToString() for t in types]
-                )
+                try:
+                    data = schema.get_context_dependent_function_with_opset_version(
+                        version, node.SerializeToString(), [t.SerializeToString() for t in types]
+                    )
+                except (RuntimeError, ValueError) as error:
+                    raise ModelImportError(
+                        "E0605",
+                        f"ONNX cannot define {node.op_type} by other operators here: "
+                        + str(error).partition("\n")[0],
+                        help="check the model with onnx.checker.check_model(model, full_check=True)",
+                    ) from error
                 return _with_defaults(schema, FunctionProto.FromString(data)) if data else None
         return self.plain(node, opsets)
 

@@ -11,6 +11,7 @@ from treadle.frontend.onnx.compose import axis_of, concat, insert_axis, permute,
 from treadle.frontend.onnx.converter import converter
 from treadle.frontend.onnx.loops import UNROLLED, check_same, repeat, scan_over
 from treadle.frontend.onnx.region import Region, Site, unknown
+from treadle.frontend.onnx.rules import paired, require
 from treadle.frontend.onnx.value import Known, Operand
 from treadle.ir.calls import Cond
 from treadle.ir.graph_builder import Traced
@@ -167,10 +168,14 @@ def scan(
 ) -> list[Operand]:
     """A state carried along some sequences."""
     count = len(operands) - num_scan_inputs
+    require(0 < num_scan_inputs <= len(operands), f"Scan cannot have {num_scan_inputs} scan inputs")
     axes = scan_input_axes or (0,) * num_scan_inputs
-    sequences = [_to_front(site.traced(o), a) for o, a in zip(operands[count:], axes, strict=True)]
+    sequences = [
+        _to_front(site.traced(o), a)
+        for o, a in paired("sequences and axes", operands[count:], axes)
+    ]
     backwards = scan_input_directions or (0,) * num_scan_inputs
-    sequences = [Flip((0,))(x) if b else x for x, b in zip(sequences, backwards, strict=True)]
+    sequences = [Flip((0,))(x) if b else x for x, b in paired("directions", sequences, backwards)]
     states = [site.traced(o) for o in operands[:count]]
     sources = _sources(*operands)
 
@@ -186,8 +191,8 @@ def scan(
     final, rows = scan_over(site.region, length, states, sequences, step, types)
     outward = scan_output_axes or (0,) * len(rows)
     reverse = scan_output_directions or (0,) * len(rows)
-    rows = [Flip((0,))(y) if b else y for y, b in zip(rows, reverse, strict=True)]
-    results = [*final, *[_from_front(y, a) for y, a in zip(rows, outward, strict=True)]]
+    rows = [Flip((0,))(y) if b else y for y, b in paired("directions", rows, reverse)]
+    results = [*final, *[_from_front(y, a) for y, a in paired("axes", rows, outward)]]
     return [Operand(x, sources=sources) for x in results]
 
 

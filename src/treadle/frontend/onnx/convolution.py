@@ -4,6 +4,7 @@ from treadle.expr.dtype import i32
 from treadle.expr.scalar import int_value
 from treadle.frontend.onnx.compose import cast, reshape, sub
 from treadle.frontend.onnx.converter import converter
+from treadle.frontend.onnx.rules import require
 from treadle.frontend.onnx.value import Known
 from treadle.frontend.onnx.window import Ints, Pads, known_ints, window_of
 from treadle.ir.graph_builder import Traced
@@ -119,6 +120,12 @@ def conv_transpose(
     rank = len(kernel)
     stride, dilation = strides or (1,) * rank, dilations or (1,) * rank
     extra = output_padding or (0,) * rank
+    require(
+        len(stride) == len(dilation) == len(extra) == x.ndim - 2 == rank,
+        "strides, dilations or output_padding are not those of the kernel",
+    )
+    require(output_shape is None or len(output_shape) >= rank, "output_shape is too short")
+    require(pads is None or len(pads) == 2 * rank, "pads are not those of the kernel")
     wanted = output_shape[-rank:] if output_shape else None
     if wanted is None and auto_pad in ("SAME_UPPER", "SAME_LOWER"):
         sizes = known_ints(x.shape[2:], "the size of an input with auto_pad")
@@ -147,6 +154,7 @@ def col2im(
 ) -> Traced:
     """Columns added where windows took them from."""
     kernel = block_shape.ints()
+    require(len(kernel) == image_shape.array.size, "block and image have not the same axes")
     found = window_of(x.shape[2:], kernel, strides, dilations, pads, "NOTSET")
     return Col2im(image_shape.exprs(), kernel, found.stride, found.pads, found.dilation)(x)
 

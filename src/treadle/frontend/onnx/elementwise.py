@@ -17,6 +17,7 @@ from treadle.frontend.onnx.compose import (
     where,
 )
 from treadle.frontend.onnx.converter import Converter, converter
+from treadle.frontend.onnx.rules import require
 from treadle.frontend.onnx.value import Operand
 from treadle.ir.graph_builder import Traced
 from treadle.ir.op import Op
@@ -155,6 +156,7 @@ def _variadic(operator: str, op: Op) -> Converter:
 @converter("Mean", since=8)
 def mean(*xs: Traced) -> Traced:
     """The average of the operands, broadcast."""
+    require(bool(xs), "an average needs operands")
     result = xs[0]
     for x in xs[1:]:
         result = add(result, x)

@@ -7,6 +7,7 @@ from treadle.expr.scalar import Expr, as_expr, int_value
 from treadle.expr.simplify import simplify
 from treadle.frontend.onnx.compose import axis_of
 from treadle.frontend.onnx.converter import converter
+from treadle.frontend.onnx.rules import chosen, paired, require
 from treadle.frontend.onnx.value import Known
 from treadle.frontend.onnx.window import known_ints
 from treadle.ir.graph_builder import Traced
@@ -42,7 +43,7 @@ def _policy(
 ) -> tuple[list[float], list[int]]:
     """Scales and sizes under a policy that keeps the proportions."""
     old = known_ints([x.shape[a] for a in axes], "a size that keeps the proportions")
-    ratios = [new / n for new, n in zip(sizes, old, strict=True)]
+    ratios = [new / n for new, n in paired("sizes and axes", sizes, old)]
     if policy == "stretch":
         return ratios, sizes
     scale = min(ratios) if policy == "not_larger" else max(ratios)
@@ -71,13 +72,13 @@ def resize(
     shape, factors = list(x.shape), [1.0] * x.ndim
     given: tuple[float, ...] | None = None
     if scales is not None and scales.array.size:
-        for axis, scale in zip(named, scales.floats(), strict=True):
+        for axis, scale in paired("axes and scales", named, scales.floats()):
             factors[axis] = scale
             shape[axis] = _scaled(x.shape[axis], scale)
         given = tuple(factors)
     elif sizes is not None:
         if keep_aspect_ratio_policy == "stretch":
-            for axis, size in zip(named, sizes.exprs(), strict=True):
+            for axis, size in paired("axes and sizes", named, sizes.exprs()):
                 shape[axis] = size
         else:
             found, new = _policy(x, named, list(sizes.ints()), keep_aspect_ratio_policy)
@@ -102,6 +103,7 @@ def _region(x: Traced, roi: Known | None, axes: list[int]) -> tuple[float, ...] 
     if roi is None or not roi.array.size:
         return None
     values = roi.floats()
+    require(len(values) == 2 * len(axes), "a region has a start and an end along each axis")
     starts, stops = [0.0] * x.ndim, [1.0] * x.ndim
     for k, axis in enumerate(axes):
         starts[axis], stops[axis] = values[k], values[k + len(axes)]
@@ -112,14 +114,14 @@ def _region(x: Traced, roi: Known | None, axes: list[int]) -> tuple[float, ...] 
 def upsample(x: Traced, scales: Known, *, mode: str = "nearest") -> Traced:
     """By given scales."""
     factors = scales.floats()
-    shape = tuple(_scaled(d, s) for d, s in zip(x.shape, factors, strict=True))
+    shape = tuple(_scaled(d, s) for d, s in paired("dimensions and scales", x.shape, factors))
     return Resize(shape, factors, mode, "asymmetric", "floor")(x)
 
 
 @converter("Upsample", since=7)
 def upsample_attribute(x: Traced, *, scales: tuple[float, ...], mode: str = "nearest") -> Traced:
     """By given scales."""
-    shape = tuple(_scaled(d, s) for d, s in zip(x.shape, scales, strict=True))
+    shape = tuple(_scaled(d, s) for d, s in paired("dimensions and scales", x.shape, scales))
     return Resize(shape, tuple(scales), mode, "asymmetric", "floor")(x)
 
 
@@ -142,7 +144,7 @@ def grid_sample(
     padding_mode: str = "zeros",
 ) -> Traced:
     """Samples at the places of a grid."""
-    return GridSample(_MODES[mode], padding_mode, bool(align_corners))(x, grid)
+    return GridSample(chosen(_MODES, mode, "mode"), padding_mode, bool(align_corners))(x, grid)
 
 
 CONVERTERS = (resize, upsample, upsample_attribute, grid_sample)

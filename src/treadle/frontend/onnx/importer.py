@@ -353,9 +353,7 @@ def _text(tensor: TypeProto.Tensor) -> str:
     return f"{element_type(tensor.elem_type)}[{', '.join(dims)}]"
 
 
-def _named(
-    function: GraphFunction, inputs: Iterable[str], outputs: Iterable[str]
-) -> GraphFunction:
+def _named(function: GraphFunction, inputs: Iterable[str], outputs: Iterable[str]) -> GraphFunction:
     """The entry under the names of the model, where those of its values differ."""
     theirs: list[str] = []
     for name in outputs:

@@ -1,11 +1,13 @@
 """Read model files, and say what is wrong with those that cannot be read."""
 
+from collections.abc import Iterable
 from os import PathLike, fspath
 from pathlib import Path
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import DecodeError, EncodeError, Message
 from onnx import ModelProto, TensorProto, numpy_helper
 from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
 
@@ -47,7 +49,34 @@ def _parsed(data: bytes, what: str) -> ModelProto:
 def _checked(model: ModelProto, what: str) -> ModelProto:
     if not model.opset_import or not model.HasField("graph"):
         raise _corrupt(f"{what} has no graph or imports no opset")
+    if not _is_text(model):
+        raise _corrupt(f"{what} has names that are no text")
     return model
+
+
+def _is_text(message: Message) -> bool:
+    """Whether all strings of a message are: what is no UTF-8 arrives as bytes."""
+    for field, value in message.ListFields():
+        if field.type not in (FieldDescriptor.TYPE_MESSAGE, FieldDescriptor.TYPE_STRING):
+            continue
+        values: Iterable[object] = (value,) if isinstance(value, Message | str | bytes) else value
+        for v in values:
+            if not (_is_text(v) if isinstance(v, Message) else isinstance(v, str)):
+                return False
+    return True
+
+
+def said_by_checker(model: ModelProto) -> str | None:
+    """What ONNX's own checker says of a model that breaks its rules; ``None`` if it is content, or
+    cannot tell because the model is too large for it."""
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        return lines[0] if lines else "it is not valid"
+    except (ValueError, EncodeError):
+        return None
+    return None
 
 
 def _corrupt(message: str) -> ModelImportError:

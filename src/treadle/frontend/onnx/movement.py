@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from treadle.base.errors import ModelImportError
 from treadle.expr.dtype import i64
 from treadle.expr.scalar import Expr, as_expr, ceildiv, int_value, maximum, minimum, select
 from treadle.expr.simplify import simplify
@@ -23,6 +22,7 @@ from treadle.frontend.onnx.compose import (
 )
 from treadle.frontend.onnx.converter import converter
 from treadle.frontend.onnx.region import Site
+from treadle.frontend.onnx.rules import broken, paired, ranked, require
 from treadle.frontend.onnx.value import Known, Operand
 from treadle.ir.graph_builder import Traced
 from treadle.ops._shapes import product, same_dim
@@ -30,9 +30,8 @@ from treadle.ops.index import GatherElements
 from treadle.ops.pad import Pad
 from treadle.ops.shape import Concat, Flip, Tile, Triangular
 
-
-def _wrong(message: str) -> ModelImportError:
-    return ModelImportError("E0605", message, help="check the model with onnx.checker.check_model")
+# The most parts that one node splits a tensor into.
+MOST_PARTS = 1 << 16
 
 
 def quotient(total: Expr, part: Expr) -> Expr:
@@ -44,7 +43,9 @@ def quotient(total: Expr, part: Expr) -> Expr:
 
 def reshaped_dims(x: Sequence[Expr], wanted: Sequence[Expr], allowzero: bool) -> list[Expr]:
     """The dimensions that ONNX's Reshape means: 0 copies one, -1 is what is left."""
-    dims = [x[k] if int_value(d) == 0 and not allowzero else d for k, d in enumerate(wanted)]
+    copied = [k for k, d in enumerate(wanted) if int_value(d) == 0 and not allowzero]
+    require(not copied or copied[-1] < len(x), "the shape copies a dimension that there is not")
+    dims = [x[k] if k in copied else d for k, d in enumerate(wanted)]
     free = [k for k, d in enumerate(dims) if int_value(d) == -1]
     if not free:
         return dims
@@ -89,7 +90,7 @@ def squeezed(x: Traced, axes: Sequence[int] | None) -> Traced:
     )
     for k in found:
         if int_value(x.shape[k]) not in (1, None):
-            raise _wrong(f"axis {k} of size {x.shape[k]} cannot be squeezed")
+            raise broken(f"axis {k} of size {x.shape[k]} cannot be squeezed")
     return reshape(x, *[d for k, d in enumerate(x.shape) if k not in found])
 
 
@@ -109,6 +110,7 @@ def unsqueezed(x: Traced, axes: Sequence[int]) -> Traced:
     """With axes of size one where the result shall have them."""
     rank = x.ndim + len(axes)
     places = {axis_of(a, rank) for a in axes}
+    require(len(places) == len(axes), "an axis is named twice")
     rest = iter(x.shape)
     return reshape(x, *[1 if k in places else next(rest) for k in range(rank)])
 
@@ -176,6 +178,7 @@ def split(
     """Parts of given sizes, or as many as there are results."""
     k = axis_of(axis, x.ndim)
     count = num_outputs or len(site.wanted)
+    require(0 < count <= MOST_PARTS, f"a tensor is not split into {count} parts")
     return split_at(x, k, sizes.exprs() if sizes is not None else _even(x.shape[k], count))
 
 
@@ -235,7 +238,8 @@ def slice_by_inputs(
     first, last = starts.exprs(), ends.exprs()
     named = range(len(first)) if axes is None else axes.ints()
     strides = (1,) * len(first) if steps is None else steps.ints()
-    for axis, start, stop, step in zip(named, first, last, strides, strict=True):
+    require(starts.dtype.kind in ("int", "uint"), "starts of a slice are integers")
+    for axis, start, stop, step in paired("axes, starts, ends, steps", named, first, last, strides):
         x = sliced(x, axis_of(axis, x.ndim), start, stop, step)
     return x
 
@@ -249,7 +253,8 @@ def slice_by_attributes(
     axes: tuple[int, ...] | None = None,
 ) -> Traced:
     """Slices along some axes."""
-    for axis, start, stop in zip(axes or range(len(starts)), starts, ends, strict=True):
+    named = axes or tuple(range(len(starts)))
+    for axis, start, stop in paired("axes, starts and ends", named, starts, ends):
         x = sliced(x, axis_of(axis, x.ndim), as_expr(start), as_expr(stop), 1)
     return x
 
@@ -257,6 +262,7 @@ def slice_by_attributes(
 def _padded(
     x: Traced, pads: Sequence[Expr], axes: Sequence[int], mode: str, value: Operand | float
 ) -> Traced:
+    require(len(pads) == 2 * len(axes), f"{len(pads)} pads are given for {len(axes)} axes")
     pairs: list[tuple[Expr, Expr]] = [(as_expr(0), as_expr(0))] * x.ndim
     for k, axis in enumerate(axes):
         pairs[axis_of(axis, x.ndim)] = (pads[k], pads[k + len(axes)])
@@ -316,6 +322,7 @@ def trilu(x: Traced, k: Known | None = None, *, upper: int = 1) -> Traced:
 @converter("DepthToSpace")
 def depth_to_space(x: Traced, *, blocksize: int, mode: str = "DCR") -> Traced:
     """Blocks of channels become blocks of space."""
+    ranked(x, 4, "an image")
     n, c, h, w = x.shape
     inner = quotient(c, as_expr(blocksize * blocksize))
     if mode == "DCR":
@@ -328,6 +335,7 @@ def depth_to_space(x: Traced, *, blocksize: int, mode: str = "DCR") -> Traced:
 @converter("SpaceToDepth")
 def space_to_depth(x: Traced, *, blocksize: int, mode: str = "DCR") -> Traced:
     """Blocks of space become channels, before (DCR) or after those there are."""
+    ranked(x, 4, "an image")
     n, c, h, w = x.shape
     rows, columns = (quotient(d, as_expr(blocksize)) for d in (h, w))
     parts = reshape(x, n, c, rows, blocksize, columns, blocksize)
@@ -340,6 +348,8 @@ def reverse_sequence(
     x: Traced, lengths: Traced, *, batch_axis: int = 1, time_axis: int = 0
 ) -> Traced:
     """The first ``lengths[b]`` steps of each sequence in reverse order."""
+    batch_axis, time_axis = axis_of(batch_axis, x.ndim), axis_of(time_axis, x.ndim)
+    ranked(lengths, 1, "the list of lengths")
     steps = along_axis(counted(x, x.shape[time_axis]), time_axis, x.ndim)
     limits = along_axis(cast(lengths, i64), batch_axis, x.ndim)
     places = where(less(steps, limits), sub(sub(limits, steps), 1), steps)
@@ -349,11 +359,12 @@ def reverse_sequence(
 @converter("CenterCropPad", since=18)
 def center_crop_pad(x: Traced, shape: Known, *, axes: tuple[int, ...] | None = None) -> Traced:
     """Cropped or padded with zeros around the center to a shape."""
-    for axis, wanted in zip(axes if axes is not None else range(x.ndim), shape.ints(), strict=True):
+    named = axes if axes is not None else range(x.ndim)
+    for axis, wanted in paired("axes and sizes", named, shape.ints()):
         k = axis_of(axis, x.ndim)
         size = int_value(x.shape[k])
         if size is None:
-            raise _wrong("CenterCropPad needs dimensions that are known")
+            raise broken("CenterCropPad needs dimensions that are known")
         before = abs(size - wanted) // 2
         if size > wanted:
             x = cut(x, k, before, before + wanted)

@@ -30,6 +30,7 @@ from treadle.frontend.onnx.compose import (
 from treadle.frontend.onnx.converter import Converter, converter
 from treadle.frontend.onnx.loops import scan_over
 from treadle.frontend.onnx.region import Region, Site
+from treadle.frontend.onnx.rules import chosen
 from treadle.ir.graph_builder import Traced
 from treadle.ir.types import tensor
 from treadle.ops.activation import (
@@ -279,13 +280,14 @@ def _brought(region: Region, layer: Layer) -> Layer:
     )
 
 
+_DIRECTIONS = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}
+
+
 def _run(
     region: Region, inputs: Inputs, a: Attributes, cell: Cell, kinds: int
 ) -> tuple[Traced, ...]:
     """Y and the last states in ONNX's layout."""
-    directions = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}[
-        a.direction
-    ]
+    directions = chosen(_DIRECTIONS, a.direction, "the direction")
     found = [
         _one_direction(region, inputs, a, d, back, cell, kinds) for d, back in enumerate(directions)
     ]

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from treadle.expr.dtype import boolean, f64, i32
 from treadle.expr.scalar import int_value
-from treadle.frontend.onnx.compose import cast, full, widened
+from treadle.frontend.onnx.compose import axis_of, cast, full, widened
 from treadle.frontend.onnx.converter import Converter, converter
 from treadle.frontend.onnx.value import Known
 from treadle.ir.graph_builder import Traced
@@ -86,6 +86,7 @@ def _reduced(operator: str, x: Traced, axes: Axes, keep: bool) -> Traced:
     from_integers = operator in _IN_FLOATS and not x.dtype.is_float
     wide = cast(x, f64) if from_integers else widened(x)
     kept = wide if operator in _IN_FLOATS or x.dtype.is_float else x
+    axes = tuple(axis_of(a, x.ndim) for a in axes)
     return cast(_REDUCTIONS[operator](kept, axes, keep), x.dtype)
 
 

@@ -28,6 +28,7 @@ from treadle.frontend.onnx.compose import (
 )
 from treadle.frontend.onnx.converter import converter
 from treadle.frontend.onnx.region import Site
+from treadle.frontend.onnx.rules import ranked
 from treadle.frontend.onnx.window import Ints, known_ints, window_of
 from treadle.ir.graph_builder import Traced
 from treadle.ops import Gather, GatherElements, Max, Mean
@@ -156,6 +157,8 @@ def deform_conv(
     strides: Ints | None = None,
 ) -> Traced:
     """A convolution of two dimensions whose taps are moved by offsets, each sampled bilinearly."""
+    for value, what in ((x, "the input"), (w, "the weight"), (offset, "the offset")):
+        ranked(value, 4, what)
     kernel = known_ints(w.shape[2:], "the kernel of a convolution")
     window = window_of(x.shape[2:], kernel, strides, dilations, pads, "NOTSET")
     n, c = x.shape[:2]

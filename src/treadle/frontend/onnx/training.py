@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from treadle.expr.dtype import i64
 from treadle.frontend.onnx.compose import add, cast, div, equal, mul, sub, where
 from treadle.frontend.onnx.converter import converter
+from treadle.frontend.onnx.rules import require
 from treadle.ir.graph_builder import Traced
 from treadle.ops.elementwise import Sqrt, Square
 from treadle.ops.power import Pow
@@ -16,6 +17,7 @@ Step = Callable[[Sequence[Traced]], tuple[Traced, ...]]
 def _each(tensors: Sequence[Traced], kinds: int, step: Step) -> list[Traced]:
     """Apply a step to the k-th tensor of every kind, for each k; the results are sorted by kind
     again."""
+    require(len(tensors) % kinds == 0, f"{len(tensors)} tensors are not {kinds} of each")
     count = len(tensors) // kinds
     found = [step(tensors[k::count]) for k in range(count)]
     return [result for kind in zip(*found, strict=True) for result in kind]

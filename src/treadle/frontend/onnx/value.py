@@ -86,6 +86,12 @@ class Known:
     def item(self) -> float:
         """The only number, as Python's; of bfloat16, too."""
         found = self.numbers().ravel()
+        if not found.size:
+            raise ModelImportError(
+                "E0605",
+                "a number is needed, and the tensor is empty",
+                help="check the model with onnx.checker.check_model(model, full_check=True)",
+            )
         return found.astype(np.float64)[0].item() if self.dtype.is_float else found[0].item()
 
     def integer(self) -> int:
