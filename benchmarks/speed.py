@@ -111,13 +111,12 @@ def measure(work: Prepared, seconds: float) -> Row:
 
 def table_of(rows: list[Row], peak: float) -> Table:
     """Medians, minima, ratios to PyTorch eager (median / minimum), and the share of the peak."""
-    table = Table("model", "input", "by", "median", "minimum", "ratio", "% of peak", "error")
+    table = Table("model", "by", "median", "minimum", "ratio", "of peak", "error")
     for row in rows:
         base = row.times["PyTorch"]
         for k, (side, time) in enumerate(row.times.items()):
             table.add_row(
-                row.name if k == 0 else "",
-                row.shapes if k == 0 else "",
+                (row.name, row.shapes)[k] if k < 2 else "",
                 side,
                 f"{time.median * 1e3:.2f} ms",
                 f"{time.minimum * 1e3:.2f} ms",
@@ -125,6 +124,8 @@ def table_of(rows: list[Row], peak: float) -> Table:
                 f"{row.gflop / time.minimum / peak:.1%}",
                 f"{row.error:.0e}" if k == 0 else "",
             )
+    for column in table.columns:
+        column.no_wrap = True
     return table
 
 

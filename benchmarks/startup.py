@@ -2,7 +2,8 @@
 
 Each figure comes from a process of its own. The cold one starts with an empty folder of cached
 objects, the warm one with what the cold one left. Importing PyTorch and exporting the model are
-PyTorch's work and shown by themselves; "compile" is ``treadle.compile`` on the exported program.
+PyTorch's work and shown by themselves; "compile" is ``treadle.compile`` on the exported program,
+and what PyTorch's decompositions take of it is shown too.
 
     python benchmarks/startup.py
     python benchmarks/startup.py --profile     # where the warm compilation spends its time
@@ -75,7 +76,9 @@ def main() -> int:
         "import torch": cold["torch"],
         "torch.export of the model": cold["export"],
         "cold compile": cold["compile"],
+        "  of it PyTorch's decompositions": cold["decompositions"],
         "warm compile": best_warm["compile"],
+        "  of it PyTorch's decompositions ": best_warm["decompositions"],
         "load of the saved file": best_load["load"],
         "first call after a load": best_load["call"],
     }

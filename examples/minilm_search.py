@@ -134,14 +134,16 @@ def embed_all(compare: Comparison, tokenizer: Tokenizer, texts: list[str]) -> to
     return vectors
 
 
-def shapes_to_check(quick: bool) -> list[tuple[int, int]]:
-    """Pairs of batch and length: every length alone, every batch at some lengths, the corners."""
-    lengths = (1, 2, 3, 15, 16, 17, 100, LONGEST) if quick else range(1, LONGEST + 1)
-    batches = (1, 2, 5, 31, LARGEST_BATCH) if quick else range(1, LARGEST_BATCH + 1)
-    some = (1, 9) if quick else (1, 2, 9, 16, 40)
+def shapes_to_check(quick: bool, every: bool) -> list[tuple[int, int]]:
+    """Pairs of batch and length: many lengths alone, every batch at some lengths, the corners."""
+    if quick:
+        pairs = [(1, length) for length in (1, 2, 3, 15, 16, 17, 100, LONGEST)]
+        return pairs + [(batch, length) for batch in (2, 5, 31, LARGEST_BATCH) for length in (1, 9)]
+    step = 1 if every else 13
+    lengths = [*range(1, 129), *range(129, LONGEST, step), LONGEST]
     pairs = [(1, length) for length in lengths]
-    pairs += [(batch, length) for batch in batches for length in some]
-    return pairs if quick else [*pairs, (3, LONGEST), (LARGEST_BATCH, 128), (LARGEST_BATCH, 512)]
+    pairs += [(batch, n) for batch in range(2, LARGEST_BATCH + 1) for n in (1, 2, 9, 16, 40)]
+    return [*pairs, (3, LONGEST), (LARGEST_BATCH, 128), (LARGEST_BATCH, LONGEST)]
 
 
 def check_shapes(compare: Comparison, stream: list[int], pairs: list[tuple[int, int]]) -> None:
@@ -202,6 +204,7 @@ def main() -> int:
     parser.add_argument("query", nargs="?", default=QUERY)
     parser.add_argument("--top", type=int, default=3, help="how many paragraphs to show")
     parser.add_argument("--quick", action="store_true", help="fewer texts, shapes and repetitions")
+    parser.add_argument("--every-length", action="store_true", help="check all 512, not 159")
     options = parser.parse_args()
     console = Console(highlight=False)
     # PyTorch's exporter uses parts of PyTorch that are to go.
@@ -215,7 +218,7 @@ def main() -> int:
         exe = treadle.compile(model, example, dynamic_shapes=(sizes, sizes))
     spent = time.perf_counter() - start
     console.print(f"MiniLM compiled once, in {spent:.1f} s, for any batch and length:")
-    console.print(exe.signature, markup=False)
+    console.print(exe.signature, markup=False, soft_wrap=True)
 
     found = [p for path in documentation() for p in paragraphs(path)]
     found = found[: 2 * LARGEST_BATCH] if options.quick else found
@@ -230,7 +233,7 @@ def main() -> int:
         for paragraph in found:
             stream += tokenizer.encode(paragraph.text, add_special_tokens=False).ids
         stream *= 1 + 2 * LONGEST // len(stream)  # however short the documentation is
-        pairs = shapes_to_check(options.quick)
+        pairs = shapes_to_check(options.quick, options.every_length)
         check_shapes(compare, stream, pairs)
         passed = compare.lowest >= COSINE
         console.print(

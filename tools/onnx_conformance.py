@@ -32,6 +32,15 @@ from treadle.frontend.onnx import Imported
 
 PAGE = Path(__file__).parent.parent / "docs" / "reference" / "onnx_conformance.md"
 KINDS = ("node", "simple", "pytorch-converted", "pytorch-operator", "real")
+REMARKS = (
+    "Codes have a [page](../errors/index.md) each. A wrong result is one of these: `Bernoulli` and "
+    "`Dropout` draw random",
+    "numbers, and their tests expect those of one generator; others expect the rounding of a "
+    "computation in float16",
+    "throughout, or the residue that one algorithm leaves where the exact result is zero. ONNX's "
+    "runner cannot compare",
+    "sequences that hold scalars (TypeError).",
+)
 # Seconds that one test may take.
 PATIENCE = 180
 
@@ -269,6 +278,8 @@ def _lines(outcomes: Sequence[Outcome], interpret: bool) -> Iterator[str]:
         yield f"| {operator} | {good} / {len(found)} | {listed} |"
     yield ""
     yield "## Failures"
+    yield ""
+    yield from REMARKS
     yield ""
     for o in outcomes:
         if o.code:

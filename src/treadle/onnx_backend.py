@@ -1,8 +1,9 @@
 """ONNX's backend interface: ``prepare`` a model, ``run`` it on arrays; the doors of ONNX's own
 tests."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count, takewhile
 from typing import Any
 
 import numpy as np
@@ -52,8 +53,8 @@ class TreadleRep(BackendRep):
     model: ModelProto
     engine: Engine = compiled
     _needed: tuple[str, ...] = ()
-    _runners: dict[tuple[bytes, ...], Runner] = field(
-        default_factory=dict[tuple[bytes, ...], Runner]
+    _runners: dict[tuple[bytes, ...], "_Named"] = field(
+        default_factory=dict[tuple[bytes, ...], "_Named"]
     )
 
     def __post_init__(self) -> None:
@@ -71,29 +72,62 @@ class TreadleRep(BackendRep):
         Raises:
             TreadleError: what the importer, the compiler or the executable say.
         """
-        arrays = self._arrays(inputs)
+        values = self._values(inputs)
         while True:
             try:
-                given = {name: arrays[name] for name in self._needed}
-                rest = [array for name, array in arrays.items() if name not in given]
-                return self._runner(given)(*rest)
+                given = {name: values[name] for name in self._needed}
+                rest = [value for name, value in values.items() if name not in given]
+                return self._results(self._runner(given)(*rest))
             except NeedsValue as error:
                 if set(error.inputs) <= set(self._needed):
                     raise
                 self._needed = tuple(sorted({*self._needed, *error.inputs}))
 
-    def _arrays(self, inputs: Any) -> dict[str, np.ndarray]:
+    def _values(self, inputs: Any) -> dict[str, Any]:
         if isinstance(inputs, dict):
-            return {name: np.asarray(inputs[name]) for name in self._names}
+            return {name: _value(inputs[name]) for name in self._names}
         listed = [inputs] if isinstance(inputs, np.ndarray) else list(inputs)
-        return {name: np.asarray(a) for name, a in zip(self._names, listed, strict=True)}
+        return {name: _value(a) for name, a in zip(self._names, listed, strict=True)}
 
-    def _runner(self, values: dict[str, np.ndarray]) -> Runner:
-        key = tuple(part for v in values.values() for part in (str(v.shape).encode(), v.tobytes()))
+    def _results(self, found: Mapping[str, np.ndarray]) -> tuple[Any, ...]:
+        """The outputs as the model declares them: sequences as lists."""
+        results: list[Any] = []
+        for output in self.model.graph.output:
+            numbered = (f"{output.name}.{k}" for k in count())
+            parts = [found[name] for name in takewhile(lambda name: name in found, numbered)]
+            may_be_absent = output.type.HasField("optional_type")
+            is_list = output.type.HasField("sequence_type") or (may_be_absent and parts)
+            results.append(parts if is_list else found.get(output.name))
+        return tuple(results)
+
+    def _runner(self, values: dict[str, Any]) -> "_Named":
+        key = tuple(_key(v) for v in values.values())
         found = self._runners.get(key)
         if found is None:
-            found = self._runners[key] = self.engine(import_module(self.model, constants=values))
+            imported = import_module(self.model, constants=values)
+            names = imported.module.graph("main").output_names
+            found = self._runners[key] = _named(names, self.engine(imported))
         return found
+
+
+_Named = Callable[..., Mapping[str, np.ndarray]]
+
+
+def _named(names: Sequence[str], run: Runner) -> _Named:
+    return lambda *arrays: dict(zip(names, run(*arrays), strict=True))
+
+
+def _value(value: Any) -> Any:
+    """An input as the importer takes it: an array, a list of arrays, or nothing."""
+    if value is None or isinstance(value, list):
+        return value
+    return np.asarray(value)
+
+
+def _key(value: Any) -> bytes:
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype}{value.shape}".encode() + value.tobytes()
+    return repr(None if value is None else [_key(np.asarray(v)) for v in value]).encode()
 
 
 class TreadleBackend(Backend):

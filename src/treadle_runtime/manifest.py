@@ -81,11 +81,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A module's entries and who made it; ``members`` has the sha256 of an artifact's parts."""
+    """A module's entries, who made it and with what option ``numerics``; ``members`` has the sha256
+    of an artifact's parts.
+    """
 
     entries: tuple[Entry, ...]
     treadle_version: str = ""
     llvm_version: str = ""
+    numerics: str = "default"
     version: int = ABI_VERSION
     members: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
@@ -103,6 +106,7 @@ class Manifest:
             "version": self.version,
             "treadle_version": self.treadle_version,
             "llvm_version": self.llvm_version,
+            "numerics": self.numerics,
             "entries": [asdict(entry) for entry in self.entries],
             "members": dict(self.members),
         }
@@ -127,6 +131,7 @@ class Manifest:
             entries=reader.get("entries", _list_of(_entry)),
             treadle_version=reader.get("treadle_version", _text),
             llvm_version=reader.get("llvm_version", _text),
+            numerics=reader.get("numerics", _text),
             version=version,
             members=reader.get("members", _texts_by_name),
         )

@@ -89,3 +89,17 @@ def test_an_artifact_cut_anywhere_is_refused(cli):
     for size in range(0, len(whole), len(whole) // 12):
         path.write_bytes(whole[:size])
         assert cli.refused("run", path, "--dim", "n=2")[:5] in ("E0712", "E0713")
+
+
+def test_results_are_written_under_the_names_of_the_model(cli):
+    names = ("input.1", "/head/probabilities:0", "file")
+    x, *results = [onnx.helper.make_tensor_value_info(n, 1, ["n", 4]) for n in names]
+    nodes = [onnx.helper.make_node("Softmax", [names[0]], [n]) for n in names[1:]]
+    path = cli.folder / "m.onnx"
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", [x], results)), path)
+    np.savez(cli.folder / "in.npz", **{"input.1": np.zeros((2, 4), np.float32)})
+    cli.ok("run", path, cli.folder / "in.npz", "-o", cli.folder / "out.npz")
+    with np.load(cli.folder / "out.npz") as found:
+        assert set(found.files) == set(names[1:])
+        for name in names[1:]:
+            np.testing.assert_allclose(found[name], np.full((2, 4), 0.25))

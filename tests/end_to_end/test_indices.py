@@ -281,3 +281,19 @@ def test_scatter_nd_leaves_out_slices_that_have_no_place(positions, reduction):
 
 def combined(reduction, old, update):
     return {"none": update, "add": old + update, "max": np.maximum(old, update)}[reduction]
+
+
+def test_rows_of_positions_beyond_the_data_read_the_last_row():
+    exe = treadle.compile(
+        ir("""
+    @graph.function
+    def main(x: Tensor[(n, 4), f32], i: Tensor[(m, 2), i64]) -> (Tensor[(m, 2), f32],):
+        y = gather_elements(x, i, axis=1)
+        return y
+    """),
+        threads=1,
+    )
+    x = np.arange(8, dtype=np.float32).reshape(2, 4)
+    i = np.full((100_000, 2), 3)
+    np.testing.assert_array_equal(exe(x, i)[2:], 7.0)
+    np.testing.assert_array_equal(exe(x, i[:1]), [[3.0, 3.0]])

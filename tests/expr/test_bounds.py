@@ -155,3 +155,9 @@ def test_facts_that_mention_one_another_do_not_go_round():
     facts = Facts.of([n < m, m < k, k < n + 5, i < j, j < i + 3])
     assert prove(n + 2 <= k, facts)
     assert not prove(n + 3 <= k, facts)
+
+
+@pytest.mark.parametrize("other", [Interval(), Interval(3), Interval(None, 3), Interval(None, -3)])
+def test_product_with_an_empty_interval_ends(other):
+    contradiction = Interval(5, -3)  # as facts give for a case that cannot be
+    assert contradiction * other == other * contradiction == Interval()

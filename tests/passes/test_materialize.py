@@ -1,5 +1,8 @@
 """Scalars that the host must have in memory get some."""
 
+import numpy as np
+
+import treadle
 from treadle.passes.materialize import materialize
 from treadle.testing import assert_same_ir, ir
 
@@ -51,3 +54,19 @@ def test_a_function_whose_operands_have_memory_stays_as_it_is():
         return y
     """)
     assert materialize(module).graph("main") is module.graph("main")
+
+
+def test_a_library_function_takes_numbers():
+    module = ir("""
+    @graph.function
+    def main(x: Tensor[(n,), f32]) -> (Tensor[(n,), f32],):
+        y = call_library(scaled, x, f32(3.0), literal(n + 1), out=(Tensor[(n,), f32],))
+        return y
+    """)
+
+    def scaled(x, factor, size):
+        assert size == len(x) + 1
+        return x * factor
+
+    exe = treadle.compile(module, threads=1, libraries={"scaled": scaled})
+    np.testing.assert_array_equal(exe(np.ones(4, np.float32)), np.full(4, 3.0, np.float32))

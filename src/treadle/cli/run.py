@@ -1,11 +1,13 @@
 """``treadle run``: a model on arrays from files, or on random ones."""
 
+import zipfile
 from pathlib import Path
-from typing import Annotated
+from typing import IO, Annotated
 
 import numpy as np
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from treadle.base.errors import OptionError
 from treadle.cli.inputs import Arrays, Given, make_inputs, parse_dims, parse_shapes, read_arrays
@@ -50,8 +52,16 @@ def run(
     found = dict(zip((spec.name for spec in exe.entry.outputs), arrays, strict=True))
     _show(found)
     if output is not None:
-        write_atomically(output, lambda file: np.savez(file, allow_pickle=False, **found))
+        write_atomically(output, lambda file: _write_npz(file, found))
         out().print(f"wrote {output}", markup=False)
+
+
+def _write_npz(file: IO[bytes], arrays: Arrays) -> None:
+    """As ``numpy.savez``, which takes names as keywords and so not every name."""
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
 
 
 def _show(results: Arrays) -> None:
@@ -61,5 +71,5 @@ def _show(results: Arrays) -> None:
     for name, array in results.items():
         values = ", ".join(f"{float(v):.6g}" for v in array.reshape(-1)[:_SHOWN])
         more = ", …" if array.size > _SHOWN else ""
-        table.add_row(name, dtype_name(array.dtype), str(array.shape), values + more)
+        table.add_row(Text(name), dtype_name(array.dtype), str(array.shape), values + more)
     out().print(table)

@@ -62,13 +62,18 @@ def build(graph: Module, options: Options, progress: Progress | None = None) -> 
     Raises:
         TreadleError: what a pass, code generation or LLVM refuses.
     """
-    pipeline = loop_pipeline(options.target, options.threads, options.cache)
+    pipeline = loop_pipeline(options.target, options.threads, options.cache, strict=options.strict)
     module = pipeline.run(graph, dump=options.dump, progress=progress)
     host = lower_host(module, ENTRY)
     if progress is not None:
         progress("machine code", len(pipeline.passes), len(pipeline.passes))
     objects = tuple(_objects(module, host, options))
-    return Build(_with_used_constants(module, host), host, objects, manifest_of(host, module))
+    return Build(
+        _with_used_constants(module, host),
+        host,
+        objects,
+        manifest_of(host, module, options.numerics),
+    )
 
 
 def _with_used_constants(module: Module, host: HostFunction) -> Module:
@@ -89,7 +94,8 @@ def _objects(module: Module, host: HostFunction, options: Options) -> list[bytes
     names = kernel_names(host)
     texts = [str(module.tensor(name)) for name in names]
     texts.append(module_text([host_text(host, module, target)], "", target))
-    keys = [cache.key("object", text, *target.key) for text in texts]
+    rounding = "strict" if options.strict else "contracted"
+    keys = [cache.key("object", text, rounding, *target.key) for text in texts]
     found = {key: cache.get(key) for key in keys}
     missing = [name for name, key in zip(names, keys, strict=False) if found[key] is None]
     lowered = lower_pipeline().run(
@@ -98,7 +104,8 @@ def _objects(module: Module, host: HostFunction, options: Options) -> list[bytes
     sources = {key: texts[-1] for key in keys[-1:] if found[key] is None}
     for name, key in zip(names, keys, strict=False):
         if found[key] is None:
-            sources[key] = module_text([kernel_text(lowered.tensor(name), target)], "", target)
+            kernel = kernel_text(lowered.tensor(name), target, contract=not options.strict)
+            sources[key] = module_text([kernel], "", target)
     compiled = compile_objects(list(sources.values()), target, options.workers)
     for key, code in zip(sources, compiled, strict=True):
         cache.put(key, code)
@@ -115,12 +122,15 @@ def object_texts(module: Module, host: HostFunction, options: Options) -> list[s
     """The LLVM modules of a lowered module: the kernels that are called, one each, and the host
     function.
     """
-    kernels = [kernel_text(module.tensor(name), options.target) for name in kernel_names(host)]
+    kernels = [
+        kernel_text(module.tensor(name), options.target, contract=not options.strict)
+        for name in kernel_names(host)
+    ]
     texts = [module_text([kernel], "", options.target) for kernel in kernels]
     return [*texts, module_text([host_text(host, module, options.target)], "", options.target)]
 
 
-def manifest_of(host: HostFunction, module: Module) -> Manifest:
+def manifest_of(host: HostFunction, module: Module, numerics: str) -> Manifest:
     """The manifest of a module with one entry."""
     entry = Entry(
         host.name,
@@ -132,7 +142,7 @@ def manifest_of(host: HostFunction, module: Module) -> Manifest:
         host.constants,
         host.callbacks,
     )
-    return Manifest((entry,), treadle_version=treadle.__version__)
+    return Manifest((entry,), treadle_version=treadle.__version__, numerics=numerics)
 
 
 def _checks(host: HostFunction) -> tuple[Check, ...]:

@@ -49,7 +49,9 @@ def compile(  # noqa: A001  (the word that users expect)
         example_inputs: positional inputs that a PyTorch module is traced with.
         dynamic_shapes: which of their dimensions may vary, in the notation of ``torch.export``.
         target: ``native`` or an architecture level, such as ``x86-64-v3``.
-        numerics: ``default``, ``fast`` or ``strict``.
+        numerics: ``default``, results up to rounding and the order of sums; ``strict``, sums in the
+            order of the loops that define each operation, and every product rounded before it is
+            added; ``fast``, the same as ``default`` until something makes use of more freedom.
         threads: how many threads a call uses; all cores unless given.
         fallback: ``"torch"`` runs operators that Treadle lacks through PyTorch.
         libraries: Python functions by name for ``call_library``.
@@ -80,14 +82,14 @@ def load(
     cache: bool = True,
 ) -> Executable:
     """Load a model that ``Executable.save`` wrote; it is compiled from its text, which the disk
-    cache makes quick.
+    cache makes quick, with the option ``numerics`` that it was compiled with.
 
     Raises:
         RuntimeFault: E0711 to E0714, E0720 for a file that is missing, damaged or of another
             version.
     """
-    options = make_options(target, "default", threads, cache)
     contents = artifact.read(path)
+    options = make_options(target, contents.manifest.numerics, threads, cache)
     graph = parse(contents.module_text, OPS_BY_NAME, contents.weights, source=str(path))
     built = build(graph, options)
     graph = graph.with_constants(StoredConstants(graph.constants, StoredWeights(path)))

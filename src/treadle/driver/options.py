@@ -17,6 +17,10 @@ Numerics = Literal["default", "fast", "strict"]
 class Options:
     """The options of one compilation, checked.
 
+    ``numerics``: how far results may differ from the reference. ``default``: up to rounding and the
+    order of sums. ``strict``: sums have the order of the loops that define each operation, and no
+    product is added without being rounded; elementary functions keep their own bounds of error.
+    ``fast``: more freedom, of which nothing makes use yet; the same as ``default``.
     ``threads``: how many threads an executable uses. ``workers``: processes that compile at the
     same time. ``cache``: schedules and objects of earlier runs. ``dump``: folder that receives the
     module after each pass, or ``None``.
@@ -28,6 +32,11 @@ class Options:
     workers: int
     cache: DiskCache
     dump: Path | None
+
+    @property
+    def strict(self) -> bool:
+        """Whether results may depend on no choice of the compiler's."""
+        return self.numerics == "strict"
 
 
 def make_options(

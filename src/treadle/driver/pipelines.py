@@ -46,8 +46,12 @@ def graph_pipeline() -> Pipeline:
     )
 
 
-def loop_pipeline(target: Target, threads: int, cache: DiskCache = NO_CACHE) -> Pipeline:
-    """From operations to scheduled loop programs for ``target``."""
+def loop_pipeline(
+    target: Target, threads: int, cache: DiskCache = NO_CACHE, *, strict: bool = False
+) -> Pipeline:
+    """From operations to scheduled loop programs for ``target``; with ``strict``, sums keep their
+    order.
+    """
     return Pipeline(
         (
             module_pass(legalize, writes=Level.LOOP),
@@ -55,7 +59,7 @@ def loop_pipeline(target: Target, threads: int, cache: DiskCache = NO_CACHE) -> 
             module_pass(restore_views, reads=Level.LOOP),
             module_pass(drop_unused, reads=Level.LOOP),
             module_pass(apply_schedules, reads=Level.LOOP).configure(
-                target=target, threads=threads, cache=cache
+                target=target, threads=threads, cache=cache, strict=strict
             ),
             module_pass(lift_workspace, reads=Level.LOOP),
         )

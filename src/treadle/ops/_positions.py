@@ -7,6 +7,7 @@ not write at all.
 """
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from treadle.expr.dtype import boolean, i64
@@ -15,6 +16,7 @@ from treadle.ir.loop_builder import clamp
 from treadle.ir.op import Op
 from treadle.ir.tensor import Buffer, Load
 from treadle.ir.types import TensorType
+from treadle.ops._shapes import replaced, same_dim
 from treadle.ops._window import all_of, inside
 
 
@@ -76,3 +78,37 @@ class Point:
         tests = [(self.indices[a], self.data.shape[a]) for a in self.axes]
         found = [c for i, n in tests for c in inside(i, n)]
         return all_of(found) if found else Const(True, boolean)
+
+
+def point_of(data: Buffer, axis: int, point: tuple[Expr, ...], indices: Buffer) -> Point:
+    """The point of ``data`` at ``point``, but at ``axis`` where its position says."""
+    place = from_front(indices[point], data.shape[axis])
+    pairs = enumerate(zip(indices.shape, data.shape, strict=True))
+    beyond = [k for k, (a, d) in pairs if k != axis and not same_dim(a, d) and not _fits(a, d)]
+    return Point(data, replaced(point, axis, place), (axis, *beyond))
+
+
+def _fits(count: Expr, extent: Expr) -> bool:
+    """Whether one number is known to be at most another."""
+    a, b = int_value(count), int_value(extent)
+    return a is not None and b is not None and a <= b
+
+
+def point_of_tuple(data: Buffer, indices: Buffer, point: Sequence[Expr], batch_dims: int) -> Point:
+    """The point of ``data`` that the tuple at the leading indices of ``point`` names."""
+    outer = indices.ndim - 1
+    size = int_value(indices.shape[-1]) or 0
+    axes = tuple(range(batch_dims, batch_dims + size))
+    named = [
+        from_front(indices[(*point[:outer], Const(k, i64))], data.shape[axis])
+        for k, axis in enumerate(axes)
+    ]
+    return Point(data, (*point[:batch_dims], *named, *point[outer:]), axes)
+
+
+def positions_of_tuples(data: TensorType, indices: TensorType, batch: int) -> tuple[Positions, ...]:
+    """The columns of tuples of positions; one for all where their axes are equally long."""
+    extents = data.dims[batch : batch + (int_value(indices.dims[-1]) or 0)]
+    if len(set(extents)) == 1:
+        return (Positions(1, extents[0]),)
+    return tuple(Positions(1, n, k) for k, n in enumerate(extents))

@@ -4,7 +4,7 @@ Positions must lie in range. Those that follow from an input are tested when a c
 runs (E0707); one that is out of range reads the nearest element, and writes nothing.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -18,7 +18,15 @@ from treadle.ir.op import Op, Samples, example, fail
 from treadle.ir.tensor import Buffer, TensorFunction
 from treadle.ir.types import TensorType
 from treadle.ops._pointwise import number
-from treadle.ops._positions import Indexing, Point, Positions, from_front
+from treadle.ops._positions import (
+    Indexing,
+    Point,
+    Positions,
+    from_front,
+    point_of,
+    point_of_tuple,
+    positions_of_tuples,
+)
 from treadle.ops._shapes import (
     check_dtype,
     check_field,
@@ -119,11 +127,6 @@ class Gather(Indexing):
         yield cls(0), (example(boolean, 3, 1), example(i64, 6, low=0, high=3))
 
 
-def _at(data: Buffer, axis: int, point: tuple[Expr, ...], index: Expr) -> Point:
-    """The point of ``data`` at ``point``, but at ``axis`` where ``index`` says."""
-    return Point(data, replaced(point, axis, from_front(index, data.shape[axis])), (axis,))
-
-
 def _indexed(op: Op, data: TensorType, indices: TensorType, axis: int) -> None:
     _check_indices(op, indices)
     normalize_axis(op, axis, data.ndim)
@@ -164,7 +167,7 @@ class GatherElements(Indexing):
         data, indices = (f.input(t) for t in types)
 
         def value(*i: Expr) -> Expr:
-            return _at(data, axis, i, indices[i]).load()
+            return point_of(data, axis, i, indices).load()
 
         f.compute(f.output(indices.shape, data.dtype), value)
         return f.build()
@@ -222,7 +225,7 @@ class GatherNd(Indexing):
 
     def positions(self, *types: TensorType) -> tuple[Positions, ...]:
         """Along the axes after the batch's."""
-        return _tuple_positions(types[0], types[1], self.batch_dims)
+        return positions_of_tuples(types[0], types[1], self.batch_dims)
 
     def reference(self, *arrays: np.ndarray) -> np.ndarray:
         """NumPy's indexing by arrays, batch by batch."""
@@ -239,7 +242,7 @@ class GatherNd(Indexing):
         data, indices = (f.input(t) for t in types)
 
         def value(*i: Expr) -> Expr:
-            return _at_tuple(data, indices, i, self.batch_dims).load()
+            return point_of_tuple(data, indices, i, self.batch_dims).load()
 
         f.compute(f.output(self.infer(*types).dims, data.dtype), value)
         return f.build()
@@ -258,26 +261,6 @@ class GatherNd(Indexing):
         yield cls(1), (example(f64, 2, 3, 2), example(i64, 2, 1, low=0, high=3))
         yield cls(1), (example(f32, "n", 3), example(i64, "n", 4, 1, low=-3, high=3))
         yield cls(), (example(f16, 2, 3), example(i64, 0, 2, low=0, high=2))
-
-
-def _at_tuple(data: Buffer, indices: Buffer, point: Sequence[Expr], batch_dims: int) -> Point:
-    """The point of ``data`` that the tuple at the leading indices of ``point`` names."""
-    outer = indices.ndim - 1
-    size = int_value(indices.shape[-1]) or 0
-    axes = tuple(range(batch_dims, batch_dims + size))
-    named = [
-        from_front(indices[(*point[:outer], Const(k, i64))], data.shape[axis])
-        for k, axis in enumerate(axes)
-    ]
-    return Point(data, (*point[:batch_dims], *named, *point[outer:]), axes)
-
-
-def _tuple_positions(data: TensorType, indices: TensorType, batch: int) -> tuple[Positions, ...]:
-    """The columns of tuples of positions; one for all where their axes are equally long."""
-    extents = data.dims[batch : batch + (int_value(indices.dims[-1]) or 0)]
-    if len(set(extents)) == 1:
-        return (Positions(1, extents[0]),)
-    return tuple(Positions(1, n, k) for k, n in enumerate(extents))
 
 
 class Scatter(Indexing):
@@ -299,7 +282,7 @@ class Scatter(Indexing):
         """The new element."""
         return update if self.reduction == "none" else combined(self.reduction, old, update)
 
-    def write_at(
+    def writepoint_of(
         self,
         f: LoopBuilder,
         y: Buffer,
@@ -397,7 +380,7 @@ class ScatterElements(Scatter):
         f = LoopBuilder(self.op_name())
         data, indices, updates = (f.input(t) for t in types)
         y = f.compute(f.output(data.shape, data.dtype), lambda *i: data[i])
-        self.write_at(f, y, updates, lambda i: _at(y, axis, i, indices[i]))
+        self.writepoint_of(f, y, updates, lambda i: point_of(y, axis, i, indices))
         return f.build()
 
     def vjp(self, args: Values, outs: Values, douts: Values) -> Gradients:
@@ -471,7 +454,7 @@ class ScatterNd(Scatter):
 
     def positions(self, *types: TensorType) -> tuple[Positions, ...]:
         """Along the axes after the batch's."""
-        return _tuple_positions(types[0], types[1], self.batch_dims)
+        return positions_of_tuples(types[0], types[1], self.batch_dims)
 
     def reference(self, *arrays: np.ndarray) -> np.ndarray:
         """NumPy's unbuffered update, batch by batch."""
@@ -496,7 +479,7 @@ class ScatterNd(Scatter):
         f = LoopBuilder(self.op_name())
         data, indices, updates = (f.input(t) for t in types)
         y = f.compute(f.output(data.shape, data.dtype), lambda *i: data[i])
-        self.write_at(f, y, updates, lambda i: _at_tuple(y, indices, i, self.batch_dims))
+        self.writepoint_of(f, y, updates, lambda i: point_of_tuple(y, indices, i, self.batch_dims))
         return f.build()
 
     def vjp(self, args: Values, outs: Values, douts: Values) -> Gradients:

@@ -28,6 +28,7 @@ from treadle.ops._compose import cropped
 from treadle.ops._pointwise import number
 from treadle.ops._shapes import (
     check_dtype,
+    check_field,
     check_is,
     check_rank,
     check_same_dim,
@@ -426,6 +427,7 @@ class LpPool(Op):
     def infer(self, *types: TensorType) -> TensorType:
         """See the class."""
         check_dtype(self, one(self, types).dtype, "float")
+        check_field(self, self.p > 0, f"a norm of order {self.p} does not exist")
         return self._sum.infer(*types)
 
     def reference(self, *arrays: np.ndarray) -> np.ndarray:

@@ -48,6 +48,13 @@ class Reduction:
     term: Expr
     init: Expr | None
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether the result is the same in any order of the steps; which of two equal zeros a
+        maximum is stays open.
+        """
+        return not self.buffer.dtype.is_float or self.combine in ("min", "max")
+
 
 _COMBINES: dict[str, Combine] = {
     "add": "add",
@@ -386,9 +393,7 @@ def check_order(
     mixed = any(steps(x, site.node, "spatial") for x in first)
     # Where a loop steps both, another order may not begin with the step that starts the reduction.
     found = None if mixed else reduction_of(site.node)
-    exact = found is not None and (
-        not found.buffer.dtype.is_float or found.combine in ("min", "max")
-    )
+    exact = found is not None and found.is_exact
     if not exact and not (found is not None and reassociate):
         hint = "pass reassociate=True to accept another order of summation" if found else None
         raise rule.refuse(

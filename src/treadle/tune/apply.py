@@ -23,16 +23,23 @@ from treadle_runtime.array import aligned
 
 
 def apply_schedules(
-    module: Module, *, target: Target, threads: int, cache: DiskCache = NO_CACHE
+    module: Module,
+    *,
+    target: Target,
+    threads: int,
+    cache: DiskCache = NO_CACHE,
+    strict: bool = False,
 ) -> Module:
     """Schedule the tensor functions of ``module`` for ``target``; packed constants replace the
     plain ones.
 
-    Schedules that ``cache`` holds are not worked out again.
+    With ``strict``, floating-point sums keep their order. Schedules that ``cache`` holds are not
+    worked out again.
     """
     free = constant_parameters(module)
+    scheduler = _Scheduler(target, threads, cache, strict)
     schedules = {
-        f.name: _schedule(f, target, threads, frozenset(f.buffers[i] for i in free[f.name]), cache)
+        f.name: scheduler.run(f, frozenset(f.buffers[i] for i in free[f.name]))
         for f in module.tensor_functions
         if f.name in free
     }
@@ -54,28 +61,37 @@ class _Scheduled:
     layouts: Trace
 
 
-def _schedule(
-    function: TensorFunction,
-    target: Target,
-    threads: int,
-    constants: frozenset[Buffer],
-    cache: DiskCache,
-) -> _Scheduled:
-    names = " ".join(sorted(b.name for b in constants))
-    key = cache.key("schedule", str(function), names, str(threads), *target.key)
-    known = cache.get(key)
-    if known is not None:
-        text = json.loads(known)
-        found = parse_function(text["function"])
-        if isinstance(found, TensorFunction):
-            return _Scheduled(
-                replace_fields(found, span=function.span), parse_trace(text["layouts"])
-            )
-    schedule = default_schedule(function, target, threads, constants)
-    layouts = tuple(i for i in schedule.trace if isinstance(i, TransformLayout))
-    text = {"function": str(schedule.function), "layouts": trace_text(layouts)}
-    cache.put(key, json.dumps(text).encode())
-    return _Scheduled(schedule.function, layouts)
+@dataclass(frozen=True, slots=True)
+class _Scheduler:
+    """What schedules depend on beside the function."""
+
+    target: Target
+    threads: int
+    cache: DiskCache
+    strict: bool
+
+    def run(self, function: TensorFunction, constants: frozenset[Buffer]) -> _Scheduled:
+        """The schedule of a function, from the cache if that has it."""
+        names = " ".join(sorted(b.name for b in constants))
+        order = "strict" if self.strict else "free"
+        key = self.cache.key(
+            "schedule", str(function), names, str(self.threads), order, *self.target.key
+        )
+        known = self.cache.get(key)
+        if known is not None:
+            text = json.loads(known)
+            found = parse_function(text["function"])
+            if isinstance(found, TensorFunction):
+                return _Scheduled(
+                    replace_fields(found, span=function.span), parse_trace(text["layouts"])
+                )
+        schedule = default_schedule(
+            function, self.target, self.threads, constants, strict=self.strict
+        )
+        layouts = tuple(i for i in schedule.trace if isinstance(i, TransformLayout))
+        text = {"function": str(schedule.function), "layouts": trace_text(layouts)}
+        self.cache.put(key, json.dumps(text).encode())
+        return _Scheduled(schedule.function, layouts)
 
 
 def constant_parameters(module: Module) -> dict[str, frozenset[int]]:

@@ -17,18 +17,25 @@ LOG = logging.getLogger("treadle.tune")
 
 
 def default_schedule(
-    function: TensorFunction, target: Target, threads: int, constants: frozenset[Buffer]
+    function: TensorFunction,
+    target: Target,
+    threads: int,
+    constants: frozenset[Buffer],
+    *,
+    strict: bool = False,
 ) -> Schedule:
     """Schedule ``function``; ``constants`` are the parameters whose layout is free, for every
-    caller passes constants.
+    caller passes constants. With ``strict``, floating-point sums keep their order.
     """
     s = Schedule(function)
-    _apply_rules(s, target, threads, constants)
+    _apply_rules(s, target, threads, constants, strict)
     start_reductions(s)
     return s
 
 
-def _apply_rules(s: Schedule, target: Target, threads: int, constants: frozenset[Buffer]) -> None:
+def _apply_rules(
+    s: Schedule, target: Target, threads: int, constants: frozenset[Buffer], strict: bool
+) -> None:
     inline_producers(s)
     names = [b.name for b in blocks(s.function)]
     anchors = [n for n in names if contraction_operands(_block(s, n)) is not None]
@@ -41,7 +48,11 @@ def _apply_rules(s: Schedule, target: Target, threads: int, constants: frozenset
     reductions = [n for n in rest if any(i.kind == "reduce" for i in _block(s, n).iters)]
     padded = [n for n in rest if n not in reductions and _pads(_block(s, n))]
     rows = [n for n in rest if n not in padded]
-    if reductions and not anchors and attempt(s, lambda t: schedule_rows(t, rows, target, threads)):
+    if (
+        reductions
+        and not anchors
+        and attempt(s, lambda t: schedule_rows(t, rows, target, threads, strict=strict))
+    ):
         rest = padded
     for name in rest:
         if name not in reductions:

@@ -10,6 +10,7 @@ from treadle.expr.terms import split_linear
 from treadle.ir.analysis import enclosing_loops, find_block, flat_index, loads
 from treadle.ir.tensor import Block, For, Store
 from treadle.passes.kinds import only_store
+from treadle.schedule.dependence import reduction_of
 from treadle.schedule.trace import Schedule
 from treadle.target import Target
 from treadle.tune.spatial_schedule import can_fuse, lanes_of, vectorize_loop
@@ -21,8 +22,12 @@ _WIDE = 4
 """Vectors of partial results of a long reduction: as many as hide the latency of an addition."""
 
 
-def schedule_rows(s: Schedule, names: list[str], target: Target, threads: int) -> None:
+def schedule_rows(
+    s: Schedule, names: list[str], target: Target, threads: int, *, strict: bool = False
+) -> None:
     """Compute ``names``, blocks that feed each other, the last of them the result, row by row.
+
+    With ``strict``, sums keep their order, and lanes run along results only.
 
     Raises:
         ScheduleError: E03xx if an instruction does not apply.
@@ -33,7 +38,7 @@ def schedule_rows(s: Schedule, names: list[str], target: Target, threads: int) -
         for name in reversed(names[:-1]):
             s.compute_at(name, home)
     for name in names:
-        _vectorize(s, name, set(rows), target)
+        _vectorize(s, name, set(rows), target, strict)
     outer = _row_loops(s, names[-1])
     if outer and threads > 1:
         s.parallel(outer[0])
@@ -61,7 +66,7 @@ def _block(s: Schedule, name: str) -> Block:
     return found
 
 
-def _vectorize(s: Schedule, name: str, rows: set[str], target: Target) -> None:
+def _vectorize(s: Schedule, name: str, rows: set[str], target: Target, strict: bool) -> None:
     """Run the innermost loop of a block along lanes; a reduction keeps one partial result per
     lane, unless neighbours in memory belong to different results.
     """
@@ -83,8 +88,14 @@ def _vectorize(s: Schedule, name: str, rows: set[str], target: Target) -> None:
         vectorize_loop(s, inner, lanes)
     elif apart and _reduces_across(block, tuple(loops), apart[-1]):
         _across(s, name, apart[-1], [x.var.name for x in loops if x.var in reduced], lanes)
-    else:
+    elif not strict or _is_exact(block):
         _reduce(s, name, inner, lanes)
+
+
+def _is_exact(block: Block) -> bool:
+    """Whether a reduction's result does not depend on its order."""
+    found = reduction_of(block)
+    return found is not None and found.is_exact
 
 
 def _fuses(s: Schedule, block: Block, loops: list[For], reduced: set[Var]) -> bool:

@@ -360,3 +360,51 @@ class TestAssumptions:
         proto = graph("m (float[a, 1] x, float[b] z) => (float[a, b] y) { y = Mul(x, z) }")
         assert ops_of(main_of(proto)) == ["mul"]
         check(proto, floats(3, 1), floats(4))
+
+
+class TestNarrowWeights:
+    """Weights of types that there are no tensors of, which only ``DequantizeLinear`` reads."""
+
+    @staticmethod
+    def _model(code: int, values: list[float], operator: str) -> onnx.ModelProto:
+        helper = onnx.helper
+        weight = helper.make_tensor("w", code, (len(values),), values)
+        scale = helper.make_tensor("s", onnx.TensorProto.FLOAT, (), [0.5])
+        nodes = [
+            helper.make_node(
+                operator, ["w", "s"] if operator == "DequantizeLinear" else ["w"], ["d"]
+            ),
+            helper.make_node("Add", ["x", "d"], ["y"]),
+        ]
+        x, y = (helper.make_tensor_value_info(n, 1, [len(values)]) for n in "xy")
+        inner = helper.make_graph(nodes, "g", [x], [y], [weight, scale])
+        return helper.make_model(inner, opset_imports=[helper.make_opsetid("", 23)])
+
+    @pytest.mark.parametrize("name", ["INT4", "UINT4", "FLOAT8E4M3FN", "FLOAT8E5M2", "FLOAT4E2M1"])
+    def test_they_are_read(self, name: str):
+        proto = self._model(getattr(onnx.TensorProto, name), [0, 1, 2, 4], "DequantizeLinear")
+        (y,) = run(import_module(proto).module, "main", np.ones(4, np.float32))
+        assert y.tolist() == [1, 1.5, 2, 3]
+
+    def test_other_operators_see_how_many_bits_there_are(self):
+        with pytest.raises(ModelImportError, match="E0604"):
+            import_module(self._model(onnx.TensorProto.INT4, [0, 1], "Identity"))
+
+
+class TestSequences:
+    def test_a_sequence_that_is_given_is_taken_apart_and_put_together(self):
+        proto = graph(
+            "m (seq(float[2]) xs, float[2] x) => (seq(float[2]) ys) { ys = SequenceInsert(xs, x) }"
+        )
+        with pytest.raises(NeedsValue):
+            import_module(proto)
+        module = import_module(proto, constants={"xs": [np.zeros(2, np.float32)]}).module
+        assert module.graph("main").output_names == ("ys.0", "ys.1")
+        _, last = run(module, "main", np.ones(2, np.float32))
+        assert last.tolist() == [1, 1]
+
+    @pytest.mark.parametrize("value", [None, np.ones(2, np.float32)])
+    def test_an_optional_value_is_there_or_not(self, value: np.ndarray | None):
+        proto = graph("m (optional(float[2]) x) => (bool y) { y = OptionalHasElement(x) }")
+        (y,) = run(import_module(proto, constants={"x": value}).module, "main")
+        assert y == (value is not None)

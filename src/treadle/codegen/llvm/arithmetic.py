@@ -83,6 +83,21 @@ def _never(w: Writer, dtype: DType, args: Args) -> Operand:
 # Floats -------------------------------------------------------------------------------------------
 
 
+def _rounded_once(instruction: str) -> Rule:
+    """An instruction that may become a part of a multiply-add, if the kernel leaves that open."""
+
+    def rule(w: Writer, dtype: DType, args: Args) -> Operand:
+        return w.op(f"{instruction} contract" if w.parts.contract else instruction, *args)
+
+    return rule
+
+
+def _float_muladd(w: Writer, dtype: DType, args: Args) -> Operand:
+    if w.parts.contract:
+        return w.intrinsic("fmuladd", *args, flags="contract ")
+    return w.op("fadd", w.op("fmul", args[0], args[1]), args[2])
+
+
 def _fneg(w: Writer, dtype: DType, args: Args) -> Operand:
     return w.assign(args[0].type, f"fneg {args[0]}")
 
@@ -164,11 +179,11 @@ def _nextafter(w: Writer, dtype: DType, args: Args) -> Operand:
 
 
 _FLOAT: dict[str, Rule] = {
-    "add": _op("fadd contract"),
-    "sub": _op("fsub contract"),
-    "mul": _op("fmul contract"),
+    "add": _rounded_once("fadd"),
+    "sub": _rounded_once("fsub"),
+    "mul": _rounded_once("fmul"),
     "div": _op("fdiv"),
-    "fmuladd": _intrinsic("fmuladd", "contract "),
+    "fmuladd": _float_muladd,
     "floordiv": _float_floordiv,
     "mod": _float_mod,
     "truncdiv": _truncdiv,

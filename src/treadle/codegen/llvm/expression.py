@@ -162,7 +162,13 @@ class Evaluator:
         """The operands of a multiply-add, if ``x`` is a sum with a product that is not invariant
         where the sum is not.
         """
-        if not isinstance(x, Apply) or x.fn != "add" or not x.dtype.is_float or is_half(x.dtype):
+        if (
+            not self.writer.parts.contract
+            or not isinstance(x, Apply)
+            or x.fn != "add"
+            or not x.dtype.is_float
+            or is_half(x.dtype)
+        ):
             return None
         for product, other in (x.args, x.args[::-1]):
             is_product = isinstance(product, Apply) and product.fn == "mul"

@@ -58,14 +58,16 @@ class KernelText:
     math: tuple[MathKey, ...]
 
 
-def kernel_text(function: TensorFunction, target: Target) -> KernelText:
+def kernel_text(function: TensorFunction, target: Target, *, contract: bool = True) -> KernelText:
     """Translate a finished loop program, one statement after another.
+
+    Unless ``contract``, every product and sum of floats is rounded.
 
     Raises:
         CodegenError: E0501 for a function that has no machine code on its type, E0503 for an
             unknown intrinsic.
     """
-    parts = Parts()
+    parts = Parts(contract)
     emitter = KernelEmitter(function.name, target, parts, facts_of(function))
     written = frozenset(buffers_written(function.body))
     names: list[str] = ["ptr %pool"]

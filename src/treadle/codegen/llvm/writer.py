@@ -20,8 +20,12 @@ MathKey = tuple[str, int, int]
 
 @dataclass(slots=True)
 class Parts:
-    """What a kernel needs beside its own function: each line or definition once."""
+    """What a kernel needs beside its own function: each line or definition once.
 
+    ``contract``: whether ``a * b + c`` may be rounded once instead of twice.
+    """
+
+    contract: bool = True
     declares: dict[str, None] = field(default_factory=dict[str, None])
     math: dict[MathKey, None] = field(default_factory=dict[MathKey, None])
     support: dict[str, str] = field(default_factory=dict[str, str])

@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 from os import PathLike
 from typing import Any
 
-import numpy as np
 from onnx import ModelProto
 
 from treadle.base.errors import InternalError, ModelImportError
 from treadle.frontend.onnx.catalogue import CATALOGUE
 from treadle.frontend.onnx.importer import Importer
 from treadle.frontend.onnx.loading import load, said_by_checker
+from treadle.frontend.onnx.signature import Given
 from treadle.frontend.onnx.support import check_operators
 from treadle.frontend.onnx.value import NeedsValue
 from treadle.ir.module import Module
@@ -32,14 +32,16 @@ class Imported:
 
 
 def import_module(
-    model: str | PathLike[str] | bytes | ModelProto, *, constants: Mapping[str, np.ndarray] = {}
+    model: str | PathLike[str] | bytes | ModelProto, *, constants: Mapping[str, Given] = {}
 ) -> Imported:
     """Import an ONNX model.
 
     The parameters of ``main`` are the graph's inputs that are neither initializers nor in
     ``constants``, in order and by their names. A dimension that has a name in the model is a symbol
     of that name; one that has none is a symbol of its own. ``constants`` are values of inputs,
-    given now, and no longer when the program runs: what shapes depend on must be among them.
+    given now, and no longer when the program runs: what shapes depend on must be among them, and
+    inputs that are sequences (lists of arrays) or optional values (``None`` for one that is not
+    there). A result that is a sequence leaves as its tensors, under its name and their numbers.
 
     Raises:
         ModelImportError: E0601 with every operator that is not supported, E0602 when a shape

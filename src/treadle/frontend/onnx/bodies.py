@@ -10,8 +10,8 @@ import onnx
 from onnx import AttributeProto, FunctionProto, ModelProto, NodeProto, TypeProto
 from onnx.defs import SchemaError
 
-from treadle.base.errors import ModelImportError
 from treadle.frontend.onnx.converter import DOMAIN
+from treadle.frontend.onnx.rules import broken
 
 Opsets = Mapping[str, int]
 
@@ -104,11 +104,9 @@ class Bodies:
                         version, node.SerializeToString(), [t.SerializeToString() for t in types]
                     )
                 except (RuntimeError, ValueError) as error:
-                    raise ModelImportError(
-                        "E0605",
-                        f"ONNX cannot define {node.op_type} by other operators here: "
-                        + str(error).partition("\n")[0],
-                        help="check the model with onnx.checker.check_model(model, full_check=True)",
+                    said = str(error).partition("\n")[0]
+                    raise broken(
+                        f"ONNX cannot say what {node.op_type} means here: {said}"
                     ) from error
                 return _with_defaults(schema, FunctionProto.FromString(data)) if data else None
         return self.plain(node, opsets)

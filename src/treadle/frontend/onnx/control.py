@@ -5,14 +5,16 @@ from collections.abc import Sequence
 import numpy as np
 from onnx import GraphProto
 
+from treadle.base.errors import ModelImportError
 from treadle.expr.dtype import boolean, i64
 from treadle.expr.scalar import int_value
-from treadle.frontend.onnx.compose import axis_of, concat, insert_axis, permute, reshape
+from treadle.frontend.onnx.compose import axis_of, concat, insert_axis, permute, pick, reshape
 from treadle.frontend.onnx.converter import converter
 from treadle.frontend.onnx.loops import UNROLLED, check_same, repeat, scan_over
 from treadle.frontend.onnx.region import Region, Site, unknown
 from treadle.frontend.onnx.rules import paired, require
 from treadle.frontend.onnx.value import Known, Operand
+from treadle.frontend.onnx.window import Ints
 from treadle.ir.calls import Cond
 from treadle.ir.graph_builder import Traced
 from treadle.ir.types import TensorType
@@ -38,6 +40,8 @@ def branch(
     first = site.run_graph(then, then_branch, [])
     orelse.take_all(then)
     second = site.run_graph(orelse, else_branch, [])
+    if not all(x.is_tensor for x in (*first, *second)):
+        raise unknown(condition, "the length of a sequence", site.place)
     for a, b in zip(first, second, strict=True):
         check_same(a.type, b.type, "a result of a branch")
     results = [then.traced(a) for a in first], [orelse.traced(b) for b in second]
@@ -64,6 +68,8 @@ def loop(
     found = _written_out(site, limit, condition, list(carried), body, scans)
     if found is not None:
         return found
+    if not all(c.is_tensor for c in carried):
+        raise _unknown_count(site, limit, condition)
     return _looped(site, limit, condition, list(carried), body, scans)
 
 
@@ -98,6 +104,21 @@ def _written_out(
     if any(not column for column in columns):
         return None
     return [*state, *[_stacked(site, column) for column in columns]]
+
+
+def _unknown_count(
+    site: Site, limit: Operand | None, condition: Operand | None
+) -> ModelImportError:
+    """The error of a loop over sequences that cannot be written out."""
+    for x in (limit, condition):
+        if x is not None and x.known is None:
+            return unknown(x, "the length of a sequence", site.place)
+    return ModelImportError(
+        "E0607",
+        "a loop over sequences is too long, or ends where data say",
+        place=site.place,
+        help="give the model fixed dimensions",
+    )
 
 
 def _stacked(site: Site, column: Sequence[Operand]) -> Operand:
@@ -155,6 +176,10 @@ def _from_front(x: Traced, axis: int) -> Traced:
     return permute(x, *range(1, k + 1), 0, *range(k + 1, x.ndim))
 
 
+# Directions and axes of the sequences, then of what is stacked.
+Ways = tuple[Ints | None, Ints | None, Ints | None, Ints | None]
+
+
 @converter("Scan", since=9)
 def scan(
     site: Site,
@@ -167,6 +192,20 @@ def scan(
     scan_output_directions: tuple[int, ...] | None = None,
 ) -> list[Operand]:
     """A state carried along some sequences."""
+    inward, outward = scan_input_directions, scan_output_directions
+    return _scanned(
+        site,
+        operands,
+        body,
+        num_scan_inputs,
+        (inward, scan_input_axes, outward, scan_output_axes),
+    )
+
+
+def _scanned(
+    site: Site, operands: Sequence[Operand], body: GraphProto, num_scan_inputs: int, ways: Ways
+) -> list[Operand]:
+    scan_input_directions, scan_input_axes, scan_output_directions, scan_output_axes = ways
     count = len(operands) - num_scan_inputs
     require(0 < num_scan_inputs <= len(operands), f"Scan cannot have {num_scan_inputs} scan inputs")
     axes = scan_input_axes or (0,) * num_scan_inputs
@@ -215,4 +254,32 @@ def _row_types(
     return [o.type for o in site.run_graph(trial, body, given)[states:]]
 
 
-CONVERTERS = (branch, loop, scan)
+@converter("Scan", since=8)
+def scan_each(
+    site: Site,
+    lengths: Operand | None,
+    *operands: Operand,
+    body: GraphProto,
+    num_scan_inputs: int,
+    directions: tuple[int, ...] | None = None,
+) -> list[Operand]:
+    """Opset 8: a scan for each element of a batch, which is axis 0 of everything."""
+    require(bool(operands), "Scan has no operands")
+    tensors = [site.traced(o) for o in operands]
+    batch = int_value(tensors[0].shape[0]) if tensors[0].ndim else None
+    if lengths is not None or not batch:
+        raise ModelImportError(
+            "E0601",
+            "Scan of opset 8 is not supported with sequence_lens, or with a batch of unknown size",
+            help="convert the model to opset 9 with onnx.version_converter",
+        )
+    columns: list[list[Traced]] = []
+    for k in range(batch):
+        given = [Operand(pick(x, 0, k), sources=_sources(*operands)) for x in tensors]
+        found = _scanned(site, given, body, num_scan_inputs, (directions, None, None, None))
+        columns.append([insert_axis(site.traced(o), 0) for o in found])
+    results = [concat(list(rows), 0) for rows in zip(*columns, strict=True)]
+    return [Operand(x, sources=_sources(*operands)) for x in results]
+
+
+CONVERTERS = (branch, loop, scan, scan_each)

@@ -43,6 +43,7 @@ def _policy(
 ) -> tuple[list[float], list[int]]:
     """Scales and sizes under a policy that keeps the proportions."""
     old = known_ints([x.shape[a] for a in axes], "a size that keeps the proportions")
+    require(0 not in old, "an empty image has no proportions")
     ratios = [new / n for new, n in paired("sizes and axes", sizes, old)]
     if policy == "stretch":
         return ratios, sizes

@@ -5,27 +5,24 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TypeProto, ValueInfoProto
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TypeProto
 
 from treadle.base.errors import ModelImportError, TreadleError
-from treadle.base.rewrite import replace_fields
 from treadle.base.span import Span
-from treadle.expr.scalar import Expr, Var, as_expr, int_value
+from treadle.expr.scalar import int_value
 from treadle.frontend.onnx.bodies import Bodies, Opsets, domain_of, instantiate, opsets_of
-from treadle.frontend.onnx.compose import element_type
 from treadle.frontend.onnx.converter import Catalogue, Converter
 from treadle.frontend.onnx.fold import fold_symbolic
-from treadle.frontend.onnx.loading import array_of
+from treadle.frontend.onnx.loading import array_of, is_narrow, widened_array_of
 from treadle.frontend.onnx.region import Program, Region, Site
-from treadle.frontend.onnx.support import subgraphs
+from treadle.frontend.onnx.signature import Given, Signature, named, returned
+from treadle.frontend.onnx.support import subgraphs, users
 from treadle.frontend.onnx.value import Known, Operand, known_size
-from treadle.ir.graph import ConstantRef, GraphFunction
+from treadle.ir.graph import ConstantRef
 from treadle.ir.graph_builder import GraphBuilder
 from treadle.ir.interpret import run
 from treadle.ir.module import Constant, Module
-from treadle.ir.types import TensorType
 
 # Larger results are left to the compiled program (elements).
 FOLD_LIMIT = 4096
@@ -58,12 +55,11 @@ class Importer:
     folder: Path | None
     source: str
     catalogue: Catalogue
-    constants: Mapping[str, np.ndarray]
+    constants: Mapping[str, Given]
     program: Program = field(default_factory=Program)
 
     def __post_init__(self) -> None:
         self._bodies = Bodies(self.model)
-        self._sizes: dict[str, Expr] = {}
 
     def module(self) -> Module:
         """The module of the model."""
@@ -71,37 +67,26 @@ class Importer:
         region = Region(GraphBuilder(name, Span(self.source)), self.program)
         scope = Scope(opsets_of(self.model.opset_import))
         graph = self.model.graph
-        self._check_constants(graph)
+        signature = Signature(self.source, self.constants, self.program)
+        signature.check(graph)
         self._initializers(graph, scope)
         inputs = {i.name: i for i in graph.input if i.name not in scope.values}
-        for declared in inputs.values():
-            if declared.name in self.constants:
-                scope.values[declared.name] = self._constant(declared)
-        inputs = {name: i for name, i in inputs.items() if name not in scope.values}
-        for declared in inputs.values():
-            scope.values[declared.name] = self._input(declared, region)
+        operands, parameters = signature.enter(list(inputs.values()), region)
+        scope.values.update(operands)
         self._nodes(graph.node, region, scope)
-        results = [region.traced(self._value(o.name, scope)) for o in graph.output]
-        main = _named(region.builder.finish(*results), inputs, [o.name for o in graph.output])
+        outputs = [o.name for o in graph.output]
+        results = returned(region, outputs, [self._value(n, scope) for n in outputs])
+        function = region.builder.finish(*(x for _, x in results))
+        main = named(function, parameters, [n for n, _ in results])
         self.program.functions = {name: main, **self.program.functions}
         return Module(self.program.functions, self._used_constants())
 
-    def _check_constants(self, graph: GraphProto) -> None:
-        names = {i.name for i in graph.input} - {t.name for t in graph.initializer}
-        for name in self.constants:
-            if name not in names:
-                raise ModelImportError(
-                    "E0608",
-                    f"the model has no input '{name}' that a constant could be given for",
-                    place=self.source,
-                    help=f"the inputs are {', '.join(sorted(names)) or 'none'}",
-                )
-
     def _initializers(self, graph: GraphProto, scope: Scope) -> None:
         for tensor in graph.initializer:
-            scope.values[tensor.name] = Operand(
-                known=Known.of(array_of(tensor, self.folder), tensor.name)
-            )
+            # Who only reads values, does not see how many bits they had.
+            read = is_narrow(tensor) and users(graph, tensor.name) <= {"DequantizeLinear"}
+            array = (widened_array_of if read else array_of)(tensor, self.folder)
+            scope.values[tensor.name] = Operand(known=Known.of(array, tensor.name))
         if graph.sparse_initializer:
             raise ModelImportError(
                 "E0604",
@@ -109,70 +94,6 @@ class Importer:
                 place=self.source,
                 help="make them dense tensors",
             )
-
-    def _tensor(self, declared: ValueInfoProto) -> TypeProto.Tensor:
-        if not declared.type.HasField("tensor_type"):
-            kind = declared.type.WhichOneof("value") or "value of no type"
-            raise ModelImportError(
-                "E0604",
-                f"the input '{declared.name}' is no tensor: {kind.removesuffix('_type')}",
-                place=self.source,
-                help="cut the model behind it",
-            )
-        return declared.type.tensor_type
-
-    def _constant(self, declared: ValueInfoProto) -> Operand:
-        """An input that is given: its value, whose dimensions become those of the model."""
-        tensor = self._tensor(declared)
-        dtype = element_type(tensor.elem_type)
-        array = np.asarray(self.constants[declared.name])
-        dims = tensor.shape.dim if tensor.HasField("shape") else None
-        fits = dims is None or (
-            len(dims) == array.ndim
-            and all(d.dim_value == n for d, n in zip(dims, array.shape, strict=True) if _fixed(d))
-        )
-        if not fits or not np.can_cast(array.dtype, dtype.numpy, "same_kind"):
-            raise ModelImportError(
-                "E0608",
-                f"the constant for '{declared.name}' does not fit the model's input",
-                place=self.source,
-                notes=(f"given: {array.dtype} of shape {array.shape}; wanted: {_text(tensor)}",),
-                help="give an array of the input's element type and shape",
-            )
-        for d, n in zip(dims or (), array.shape, strict=False):
-            if d.dim_param:
-                self._sizes[d.dim_param] = as_expr(n)
-        return Operand(known=Known(array.astype(dtype.numpy), dtype, declared.name))
-
-    def _input(self, declared: ValueInfoProto, region: Region) -> Operand:
-        tensor = self._tensor(declared)
-        dtype = element_type(tensor.elem_type)
-        if not tensor.HasField("shape"):
-            raise ModelImportError(
-                "E0609",
-                f"the rank of the input '{declared.name}' is not known",
-                place=self.source,
-                help="give the input a shape in the model; its dimensions may be symbols",
-            )
-        shape = tuple(self._dim(d, declared.name, k) for k, d in enumerate(tensor.shape.dim))
-        traced = region.builder.input(declared.name, TensorType(shape, len(shape), dtype))
-        return Operand(traced, sources=frozenset({declared.name}))
-
-    def _dim(self, dim: onnx.TensorShapeProto.Dimension, name: str, axis: int) -> Expr:
-        if dim.HasField("dim_value"):
-            return as_expr(dim.dim_value)
-        if dim.dim_param in self._sizes:
-            return self._sizes[dim.dim_param]
-        key = dim.dim_param or f"{name}_{axis}"
-        found = self.program.symbols.get(key)
-        if found is None:
-            clean = "".join(c if c.isalnum() and c.isascii() else "_" for c in key)
-            taken = {v.name for v in self.program.symbols.values()}
-            unique = clean if not clean[:1].isdigit() else f"d_{clean}"
-            while unique in taken:
-                unique += "_"
-            found = self.program.symbols[key] = Var(unique)
-        return found
 
     def _used_constants(self) -> dict[str, Constant]:
         """The constants that some function mentions."""
@@ -283,7 +204,7 @@ class Importer:
     def _standard(
         self, node: NodeProto, operands: Sequence[Operand | None], region: Region, scope: Scope
     ) -> list[Operand | None]:
-        types = [TypeProto() if o is None else _type_proto(o.type) for o in operands]
+        types = [TypeProto() if o is None else _type_proto(o) for o in operands]
         body = self._bodies.standard(node, scope.opsets, types)
         if body is None:
             raise ModelImportError(
@@ -336,6 +257,8 @@ class Importer:
         region = Region(GraphBuilder("folded", site.builder.span), Program())
         results = converter(replace(site, region=region), operands, attributes)
         found = [r for r in results if r is not None]
+        if not all(r.is_tensor for r in found):
+            return None
         if any((known_size(r.shape) or 0) > FOLD_LIMIT or r.dtype is None for r in found):
             return None
         function = region.builder.finish(*[region.traced(r) for r in found])
@@ -344,29 +267,10 @@ class Importer:
         return [None if r is None else Operand(known=Known(next(arrays), r.dtype)) for r in results]
 
 
-def _fixed(dim: onnx.TensorShapeProto.Dimension) -> bool:
-    return dim.HasField("dim_value")
-
-
-def _text(tensor: TypeProto.Tensor) -> str:
-    dims = [str(d.dim_value) if _fixed(d) else d.dim_param or "?" for d in tensor.shape.dim]
-    return f"{element_type(tensor.elem_type)}[{', '.join(dims)}]"
-
-
-def _named(function: GraphFunction, inputs: Iterable[str], outputs: Iterable[str]) -> GraphFunction:
-    """The entry under the names of the model, where those of its values differ."""
-    theirs: list[str] = []
-    for name in outputs:
-        while name in theirs:  # a model may give one value twice
-            name += "_"
-        theirs.append(name)
-    found: GraphFunction = replace_fields(function, inputs=tuple(inputs), outputs=tuple(theirs))
-    if found.inputs == tuple(p.name for p in function.params):
-        found = replace_fields(found, inputs=())
-    return found
-
-
-def _type_proto(type_: TensorType) -> TypeProto:
+def _type_proto(operand: Operand) -> TypeProto:
+    if operand.items:
+        return onnx.helper.make_sequence_type_proto(_type_proto(operand.items[0]))
+    type_ = operand.type
     code = onnx.helper.np_dtype_to_tensor_dtype(type_.dtype.numpy)
     dims = [int_value(d) for d in type_.dims]
     return onnx.helper.make_tensor_type_proto(

@@ -87,6 +87,29 @@ def _corrupt(message: str) -> ModelImportError:
     )
 
 
+_WIDER = {
+    **dict.fromkeys(("INT2", "INT4"), np.int8),
+    **dict.fromkeys(("UINT2", "UINT4"), np.uint8),
+    **dict.fromkeys(("FLOAT4E2M1", "FLOAT8E4M3FN", "FLOAT8E5M2"), np.float32),
+}
+
+
+def is_narrow(tensor: TensorProto) -> bool:
+    """Whether the elements are of a type that the house has not, and a wider one holds their
+    values."""
+    known = tensor.data_type in TensorProto.DataType.values()
+    return known and TensorProto.DataType.Name(tensor.data_type) in _WIDER
+
+
+def widened_array_of(tensor: TensorProto, folder: Path | None) -> np.ndarray:
+    """The values of a narrow tensor in the wider type.
+
+    Raises:
+        ModelImportError: what ``array_of`` raises.
+    """
+    return _array(tensor, folder).astype(_WIDER[TensorProto.DataType.Name(tensor.data_type)])
+
+
 def array_of(tensor: TensorProto, folder: Path | None) -> np.ndarray:
     """The array of an initializer or attribute.
 
@@ -95,6 +118,10 @@ def array_of(tensor: TensorProto, folder: Path | None) -> np.ndarray:
             are missing or short, E0612 when the data do not fit the shape.
     """
     element_type(tensor.data_type)
+    return _array(tensor, folder)
+
+
+def _array(tensor: TensorProto, folder: Path | None) -> np.ndarray:
     if uses_external_data(tensor):
         return _external(tensor, folder)
     try:

@@ -91,9 +91,10 @@ def dequantize_linear(
     output_dtype: int = 0,
 ) -> Traced:
     """(x - zero) scale."""
-    wide = cast(x, i32)
+    inner = f32 if x.dtype.is_float else i32
+    wide = cast(x, inner)
     if zero is not None:
-        wide = sub(wide, cast(spread(zero, x, axis, block_size), i32))
+        wide = sub(wide, cast(spread(zero, x, axis, block_size), inner))
     factor = spread(scale, x, axis, block_size)
     result = mul(cast(wide, f32), cast(factor, f32))
     return cast(result, element_type(output_dtype) if output_dtype else scale.dtype)

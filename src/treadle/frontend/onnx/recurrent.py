@@ -30,7 +30,7 @@ from treadle.frontend.onnx.compose import (
 from treadle.frontend.onnx.converter import Converter, converter
 from treadle.frontend.onnx.loops import scan_over
 from treadle.frontend.onnx.region import Region, Site
-from treadle.frontend.onnx.rules import chosen
+from treadle.frontend.onnx.rules import chosen, ranked
 from treadle.ir.graph_builder import Traced
 from treadle.ir.types import tensor
 from treadle.ops.activation import (
@@ -287,6 +287,16 @@ def _run(
     region: Region, inputs: Inputs, a: Attributes, cell: Cell, kinds: int
 ) -> tuple[Traced, ...]:
     """Y and the last states in ONNX's layout."""
+    for tensor_, rank, what in (
+        (inputs.x, 3, "X"),
+        (inputs.w, 3, "W"),
+        (inputs.r, 3, "R"),
+        (inputs.bias, 2, "B"),
+        (inputs.peepholes, 2, "P"),
+        *((v, 3, "an initial state") for v in inputs.initial),
+    ):
+        if tensor_ is not None:
+            ranked(tensor_, rank, what)
     directions = chosen(_DIRECTIONS, a.direction, "the direction")
     found = [
         _one_direction(region, inputs, a, d, back, cell, kinds) for d, back in enumerate(directions)

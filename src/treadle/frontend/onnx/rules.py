@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from treadle.base.errors import ModelImportError
-from treadle.frontend.onnx.value import Operand
 from treadle.ir.graph_builder import Traced
 
 T = TypeVar("T")
@@ -25,7 +24,7 @@ def require(holds: bool, message: str) -> None:
         raise broken(message)
 
 
-def ranked(x: Traced | Operand, least: int, what: str, most: int | None = None) -> None:
+def ranked(x: Traced, least: int, what: str, most: int | None = None) -> None:
     """E0605 unless the rank of a value lies within limits; ``most`` is ``least`` if not given."""
     most = least if most is None else most
     require(least <= x.ndim <= most, f"{what} has rank {x.ndim}, not {least}")

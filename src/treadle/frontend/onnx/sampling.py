@@ -28,7 +28,7 @@ from treadle.frontend.onnx.compose import (
 )
 from treadle.frontend.onnx.converter import converter
 from treadle.frontend.onnx.region import Site
-from treadle.frontend.onnx.rules import ranked
+from treadle.frontend.onnx.rules import ranked, require
 from treadle.frontend.onnx.window import Ints, known_ints, window_of
 from treadle.ir.graph_builder import Traced
 from treadle.ops import Gather, GatherElements, Max, Mean
@@ -91,6 +91,10 @@ def _kept(place: Traced, size: Expr) -> tuple[Traced, Traced]:
     return minimum(maximum(place, 0.0), sub(limit, 1.0)), counts
 
 
+# The most samples that are taken of a region.
+MOST_SAMPLES = 1 << 24
+
+
 @converter("RoiAlign", since=10)
 def roi_align(
     site: Site,
@@ -108,6 +112,8 @@ def roi_align(
     """Averages (or maxima) of bilinear samples in each cell of each region; ``sampling_ratio`` must
     be given."""
     ratio = sampling_ratio or 1
+    samples = output_height * output_width * ratio * ratio
+    require(0 < samples <= MOST_SAMPLES, f"{samples} samples of a region cannot be taken")
     half = 0.5 if coordinate_transformation_mode == "half_pixel" else 0.0
     count = rois.shape[0]
     corners = sub(mul(rois, spatial_scale), half)

@@ -1,5 +1,7 @@
 """Sequences and optional values, taken apart when the model is imported."""
 
+from typing import Any
+
 import numpy as np
 
 from treadle.base.errors import ModelImportError
@@ -125,7 +127,7 @@ def split_to(x: Traced, sizes: Known | None = None, *, axis: int = 0, keepdims: 
 @converter("OptionalHasElement", since=15)
 def has_element(x: Operand | None = None) -> Known:
     """Whether there is one: so of every tensor and sequence that is given."""
-    return Known(np.array(x is not None), boolean)
+    return Known(np.array(x is not None and not x.is_absent), boolean)
 
 
 @converter("OptionalGetElement", since=15)
@@ -134,7 +136,14 @@ def get_element(x: Operand) -> Operand:
     return x
 
 
+@converter("Optional", since=15)
+def optional(x: Operand | None = None, *, type: Any = None) -> Operand:  # noqa: A002  (ONNX's name)
+    """The tensor or sequence, or none."""
+    return Operand(is_absent=True) if x is None else x
+
+
 CONVERTERS = (
+    optional,
     has_element,
     get_element,
     empty,

@@ -46,6 +46,15 @@ def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
         yield from attribute.graphs
 
 
+def users(graph: GraphProto, name: str) -> set[str]:
+    """The operators that use a value of a graph; its outputs count as one of no name."""
+    found = {n.op_type for n in graph.node if name in n.input}
+    for node in graph.node:
+        for inner in subgraphs(node):
+            found |= users(inner, name)
+    return found | ({""} if any(o.name == name for o in graph.output) else set())
+
+
 def check_operators(model: ModelProto, catalogue: Catalogue, source: str) -> None:
     """Check that every operator of a model, in subgraphs and functions too, can be converted.
 

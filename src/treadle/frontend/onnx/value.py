@@ -8,6 +8,7 @@ from treadle.base.errors import InternalError, ModelImportError
 from treadle.expr.dtype import DType, from_numpy
 from treadle.expr.scalar import Const, Expr, as_expr, cast, int_value
 from treadle.expr.simplify import simplify
+from treadle.frontend.onnx.rules import broken
 from treadle.ir.graph_builder import Traced
 from treadle.ir.types import TensorType, tensor
 
@@ -87,11 +88,7 @@ class Known:
         """The only number, as Python's; of bfloat16, too."""
         found = self.numbers().ravel()
         if not found.size:
-            raise ModelImportError(
-                "E0605",
-                "a number is needed, and the tensor is empty",
-                help="check the model with onnx.checker.check_model(model, full_check=True)",
-            )
+            raise broken("a number is needed, and the tensor is empty")
         return found.astype(np.float64)[0].item() if self.dtype.is_float else found[0].item()
 
     def integer(self) -> int:
@@ -115,24 +112,31 @@ class Operand:
 
     ``traced`` is it in the program, unless it is known and nothing has asked for it there.
     ``sources`` are the inputs of the model that its elements (not only its shape) come from. A
-    sequence is neither known nor traced; ``items`` are what it holds.
+    sequence is neither known nor traced; ``items`` are what it holds. An optional value that is not
+    there ``is_absent``.
     """
 
     traced: Traced | None = None
     known: Known | None = None
     sources: frozenset[str] = frozenset()
     items: "tuple[Operand, ...] | None" = None
+    is_absent: bool = False
 
     @property
     def type(self) -> TensorType:
         """The tensor type; ModelImportError E0604 of a sequence."""
-        if self.items is not None:
+        if not self.is_tensor:
             raise no_tensor()
         if self.traced is not None:
             return self.traced.type
         if self.known is None:
             raise InternalError("an operand is neither known nor traced")
         return self.known.type
+
+    @property
+    def is_tensor(self) -> bool:
+        """Whether it is neither a sequence nor absent."""
+        return self.items is None and not self.is_absent
 
     @property
     def shape(self) -> tuple[Expr, ...]:
@@ -154,7 +158,7 @@ def no_tensor() -> ModelImportError:
     """The error of a sequence where a tensor is needed."""
     return ModelImportError(
         "E0604",
-        "a sequence is used as a tensor, or leaves the model or a branch of it",
+        "a sequence, or an optional value that is not there, is used as a tensor",
         help="take its tensors out with SequenceAt or ConcatFromSequence",
     )
 

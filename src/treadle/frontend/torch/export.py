@@ -18,6 +18,7 @@ from treadle.base.rewrite import replace_fields
 from treadle.frontend.torch.converters import CONVERTERS
 from treadle.frontend.torch.dtypes import from_torch, to_numpy
 from treadle.frontend.torch.fallback import Library
+from treadle.frontend.torch.functional import is_functional
 from treadle.frontend.torch.graph import GraphTranslator, Importing
 from treadle.frontend.torch.symbols import Symbols, range_facts
 from treadle.ir.graph import GraphFunction
@@ -124,6 +125,8 @@ def _exported(
 
 def _decomposed(program: ExportedProgram) -> ExportedProgram:
     """Functional, and with every operator that has a converter left whole."""
+    if is_functional(program):
+        return program
     table = torch.export.default_decompositions()
     for op in list(table):
         if str(op) in CONVERTERS:

@@ -22,6 +22,7 @@ from treadle.frontend.torch.context import (
 from treadle.frontend.torch.converters import CONVERTERS
 from treadle.frontend.torch.dtypes import from_torch, to_numpy
 from treadle.frontend.torch.fallback import Library, library_function, operands_of
+from treadle.frontend.torch.functional import functional_name
 from treadle.frontend.torch.spans import span_of
 from treadle.frontend.torch.symbols import SYMBOLIC, Symbols, UnknownSymbol
 from treadle.ir.calls import CallLibrary, Cond, MatchCast, WhileLoop
@@ -243,7 +244,8 @@ class GraphTranslator:
                 return self._value(node.args[0])[node.args[1]]
             if isinstance(target, HigherOrderOperator):
                 return self._higher_order(node, target.name())
-            return self._operator(node, str(target))
+            name = functional_name(target) if isinstance(target, OpOverload) else str(target)
+            return self._operator(node, name)
         except _DependsOnUnknown:
             return Unknown()
         except UnknownSymbol as e:
