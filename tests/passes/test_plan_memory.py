@@ -49,7 +49,7 @@ def test_values_that_live_together_do_not_overlap(values, n):
     for step in range(26):
         live = [(blocks[k], v[0]) for k, v in enumerate(values) if v[1] <= step <= v[2]]
         starts = sorted(
-            (bytes_of(offsets[id(b)], n), bytes_of(offsets[id(b)] + s, n)) for b, s in live
+            (bytes_of(offsets[b.offset], n), bytes_of(offsets[b.offset] + s, n)) for b, s in live
         )
         used = [span for span in starts if span[0] != span[1]]
         assert all(end <= begin for (_, end), (begin, _) in pairwise(used))

@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 
 from treadle.base.errors import InternalError, LoweringError
 from treadle.expr.bounds import Facts
-from treadle.expr.scalar import Const, Expr, Var, eq, int_value, substitute, variables
+from treadle.expr.scalar import Expr, Var, const, eq, int_value, substitute, variables
 from treadle.expr.simplify import simplify
 from treadle.expr.terms import split_linear
 from treadle.ir.analysis import facts_of, symbols
 from treadle.ir.calls import AssertTrue, CallLibrary, CallTensor, Cond, WhileLoop
 from treadle.ir.graph import Atom, Binding, ConstantRef, GraphFunction, ShapeLiteral, Value
 from treadle.ir.host import (
+    ArenaSlot,
     BranchStep,
     CheckStep,
     ConstantSlot,
@@ -33,7 +34,7 @@ from treadle.ir.module import Module
 from treadle.ir.types import TensorType
 from treadle.ops.reshape import Reshape
 from treadle.passes.fuse import callee_symbols
-from treadle.passes.plan_memory import ArenaPlan, Block, arena_slot, byte_size
+from treadle.passes.plan_memory import ArenaPlan, Block, byte_size
 from treadle.passes.specialize_calls import specialized
 
 
@@ -103,7 +104,7 @@ def _solve(function: GraphFunction) -> tuple[dict[Var, Expr], tuple[ShapeCheck, 
         )
     checks: list[ShapeCheck] = []
     for d, i, axis in dims:
-        if solved.get(d) is not dimension(i, axis):  # type: ignore[call-overload]
+        if not isinstance(d, Var) or solved[d] is not dimension(i, axis):
             claim = eq(dimension(i, axis), substitute(d, solved))
             checks.append(ShapeCheck(claim, f"dimension {axis} of input {i} is {d}", i, axis))
     checks.extend(ShapeCheck(substitute(a, solved), str(a)) for a in function.assumes)
@@ -123,16 +124,6 @@ def _owners(function: GraphFunction) -> dict[Value, Value]:
     return owners
 
 
-@dataclass(eq=False, slots=True)
-class _Pending:
-    """A block of the arena whose offset is not known yet, as a slot."""
-
-    block: Block
-
-
-_Slot = Slot | _Pending
-
-
 @dataclass(slots=True)
 class _Plan:
     """Walks a graph function, gives its values slots and emits steps over them."""
@@ -142,7 +133,8 @@ class _Plan:
     arena: ArenaPlan = field(init=False)
     constants: dict[str, None] = field(default_factory=dict[str, None])
     callbacks: dict[str, None] = field(default_factory=dict[str, None])
-    slots: dict[Value, _Slot] = field(default_factory=dict[Value, _Slot])
+    slots: dict[Value, Slot] = field(default_factory=dict[Value, Slot])
+    blocks: dict[Slot, Block] = field(default_factory=dict[Slot, Block])
     checks: list[ValueCheck] = field(default_factory=list[ValueCheck])
 
     def __post_init__(self) -> None:
@@ -150,14 +142,14 @@ class _Plan:
 
     def entry(self, function: GraphFunction) -> list[Step]:
         self.slots.update((p, InputSlot(i)) for i, p in enumerate(function.params))
-        targets: dict[Value, _Slot] = {}
+        targets: dict[Value, Slot] = {}
         for i, r in enumerate(function.results):
             if not isinstance(r, Value) or r in targets or r in self.slots:
                 raise InternalError("a result of an entry must be a value of its own")
             targets[r] = OutputSlot(i)
         return self.body(function, targets)
 
-    def body(self, function: GraphFunction, targets: dict[Value, _Slot]) -> list[Step]:
+    def body(self, function: GraphFunction, targets: dict[Value, Slot]) -> list[Step]:
         """The steps of a function whose parameters have slots and whose results go to
         ``targets``.
         """
@@ -175,11 +167,21 @@ class _Plan:
             steps.extend(self.steps(binding))
             for v in [v for v, end in last.items() if end == i and v not in kept]:
                 slot = self.slots.get(v)
-                if isinstance(slot, _Pending) and v not in function.params:
-                    self.arena.give_back(slot.block)
+                if slot in self.blocks and v not in function.params:
+                    self.give_back(slot)
         return steps
 
-    def place(self, value: Value, owners: dict[Value, Value], targets: dict[Value, _Slot]) -> None:
+    def take(self, size: Expr) -> Slot:
+        """A place of so many bytes in the arena."""
+        block = self.arena.take(size)
+        self.blocks[block.slot] = block
+        return block.slot
+
+    def give_back(self, slot: Slot) -> None:
+        """What is in a place of the arena is not needed any more."""
+        self.arena.give_back(self.blocks[slot])
+
+    def place(self, value: Value, owners: dict[Value, Value], targets: dict[Value, Slot]) -> None:
         owner = owners.get(value)
         if owner is not None:
             self.slots[value] = self.slots[owner]
@@ -187,9 +189,9 @@ class _Plan:
         if value in targets:
             self.slots[value] = targets[value]
             return
-        self.slots[value] = _Pending(self.arena.take(byte_size(_tensor_type(value))))
+        self.slots[value] = self.take(byte_size(_tensor_type(value)))
 
-    def slot(self, a: Atom) -> _Slot:
+    def slot(self, a: Atom) -> Slot:
         if isinstance(a, Value):
             return self.slots[a]
         if isinstance(a, ConstantRef):
@@ -207,7 +209,7 @@ class _Plan:
             self.callbacks.setdefault(op.function)
             inputs = tuple((self.slot(a), _tensor_type(a)) for a in binding.args)
             outputs = tuple((self.slot(v), _tensor_type(v)) for v in binding.outputs)
-            return [LibraryStep(op.function, inputs, outputs, binding.span)]  # type: ignore[arg-type]
+            return [LibraryStep(op.function, inputs, outputs, binding.span)]
         if isinstance(op, AssertTrue):
             return self.check(binding, op)
         if isinstance(op, Cond):
@@ -221,26 +223,26 @@ class _Plan:
         values = callee_symbols(f, binding.args, op)
         buffers = tuple(self.slot(a) for a in (*binding.args, *binding.outputs))
         numbers = tuple(simplify(values.get(s, s), self.facts) for s in symbols(f))
-        return KernelStep(f.name, buffers, numbers, binding.outputs[0].name, binding.span)  # type: ignore[arg-type]
+        return KernelStep(f.name, buffers, numbers, binding.outputs[0].name, binding.span)
 
     def check(self, binding: Binding, op: AssertTrue) -> list[Step]:
         """A test of the operand, and a copy of it where the result has memory of its own."""
         source, target = self.slot(binding.args[0]), self.slots[binding.outputs[0]]
         self.checks.append(ValueCheck(op.message, op.cure, binding.span))
-        steps: list[Step] = [CheckStep(source, len(self.checks) - 1)]  # type: ignore[arg-type]
+        steps: list[Step] = [CheckStep(source, len(self.checks) - 1)]
         if source is not target:
-            steps.append(CopyStep(source, target, byte_size(_tensor_type(binding.outputs[0]))))  # type: ignore[arg-type]
+            steps.append(CopyStep(source, target, byte_size(_tensor_type(binding.outputs[0]))))
         return steps
 
-    def inline(self, name: str, args: tuple[Atom, ...], targets: tuple[_Slot, ...]) -> list[Step]:
+    def inline(self, name: str, args: tuple[Atom, ...], targets: tuple[Slot, ...]) -> list[Step]:
         """The steps of a graph function on given operands, its results in given places."""
         function = specialized(self.module.graph(name), args)
         for p, a in zip(function.params, args, strict=True):
             if not isinstance(a, ShapeLiteral):  # symbols, which are exchanged by now
                 self.slots[p] = self.slot(a)
         steps: list[Step] = []
-        inner: dict[Value, _Slot] = {}
-        copies: list[tuple[Atom, _Slot]] = []
+        inner: dict[Value, Slot] = {}
+        copies: list[tuple[Atom, Slot]] = []
         for r, t in zip(function.results, targets, strict=True):
             if isinstance(r, Value) and r not in inner and r not in function.params:
                 inner[r] = t
@@ -248,14 +250,14 @@ class _Plan:
                 copies.append((r, t))
         steps.extend(self.body(function, inner))
         for r, t in copies:
-            steps.append(CopyStep(self.slot(r), t, byte_size(_tensor_type(r))))  # type: ignore[arg-type]
+            steps.append(CopyStep(self.slot(r), t, byte_size(_tensor_type(r))))
         return steps
 
     def branch(self, binding: Binding, op: Cond) -> list[Step]:
         targets = tuple(self.slots[v] for v in binding.outputs)
         then = self.inline(op.then, binding.args[1:], targets)
         orelse = self.inline(op.orelse, binding.args[1:], targets)
-        return [BranchStep(self.slot(binding.args[0]), tuple(then), tuple(orelse))]  # type: ignore[arg-type]
+        return [BranchStep(self.slot(binding.args[0]), tuple(then), tuple(orelse))]
 
     def loop(self, binding: Binding, op: WhileLoop) -> list[Step]:
         """The carried values live in the places of the results; the body computes the next ones
@@ -264,30 +266,30 @@ class _Plan:
         steps: list[Step] = []
         sizes = [byte_size(_tensor_type(v)) for v in binding.outputs]
         for a, v, size in zip(binding.args, binding.outputs, sizes, strict=False):
-            steps.append(CopyStep(self.slot(a), self.slots[v], size))  # type: ignore[arg-type]
+            steps.append(CopyStep(self.slot(a), self.slots[v], size))
         operands = (*binding.outputs, *binding.args[op.carried :])
-        condition = _Pending(
-            self.arena.take(Const(1, byte_size(_tensor_type(binding.outputs[0])).dtype))
-        )
+        condition = self.take(const(1))
         test = self.inline(op.condition, operands, (condition,))
-        following = tuple(_Pending(self.arena.take(size)) for size in sizes)
+        following = tuple(self.take(size) for size in sizes)
         body = self.inline(op.body, operands, following)
         for n, v, size in zip(following, binding.outputs, sizes, strict=True):
-            body.append(CopyStep(n, self.slots[v], size))  # type: ignore[arg-type]
-            self.arena.give_back(n.block)
-        self.arena.give_back(condition.block)
-        steps.append(LoopStep(tuple(test), condition, tuple(body)))  # type: ignore[arg-type]
+            body.append(CopyStep(n, self.slots[v], size))
+            self.give_back(n)
+        self.give_back(condition)
+        steps.append(LoopStep(tuple(test), condition, tuple(body)))
         return steps
 
 
 @dataclass(slots=True)
 class _Place:
-    """Exchanges blocks for their offsets."""
+    """Exchanges the names of blocks for their offsets."""
 
-    offsets: dict[int, Expr]
+    offsets: dict[Var, Expr]
 
-    def slot(self, slot: _Slot) -> Slot:
-        return arena_slot(slot.block, self.offsets) if isinstance(slot, _Pending) else slot
+    def slot(self, slot: Slot) -> Slot:
+        if not isinstance(slot, ArenaSlot):
+            return slot
+        return ArenaSlot(substitute(slot.offset, self.offsets))
 
     def step(self, s: Step) -> Step:
         if isinstance(s, KernelStep):

@@ -1,8 +1,8 @@
 """Turn register tiles into arrays of vectors, so that every element becomes one machine register.
 
-A temporary whose last index is always a whole, aligned run of lanes becomes a buffer of vectors, one
-element per run. A masked store to one keeps the other lanes. Register buffers that are indexed by
-what is not constant, once loops are unrolled, move to the stack.
+A temporary whose last index is always a whole, aligned run of lanes becomes a buffer of vectors,
+one element per run. A masked store to one keeps the other lanes. Register buffers that are indexed
+by what is not constant, once loops are unrolled, move to the stack.
 """
 
 from collections.abc import Iterator, Mapping

@@ -7,14 +7,12 @@ one after another once all are known. After Relax's dynamic memory planning (arX
 §4.3), with reuse on a proved ``<=``.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from treadle.base.errors import InternalError
 from treadle.expr.bounds import Facts, prove
-from treadle.expr.scalar import Expr, const, int_value
+from treadle.expr.scalar import Expr, Var, const, int_value
 from treadle.expr.simplify import simplify
-from treadle.ir.graph import Value
 from treadle.ir.host import ArenaSlot
 from treadle.ir.types import TensorType
 
@@ -23,9 +21,15 @@ ALIGNMENT = 64
 
 @dataclass(slots=True)
 class Block:
-    """A part of the arena: its size so far."""
+    """A part of the arena: its size so far, and a name for its offset until that is known."""
 
     size: Expr
+    offset: Var
+
+    @property
+    def slot(self) -> ArenaSlot:
+        """The block as a place for a value."""
+        return ArenaSlot(self.offset)
 
 
 @dataclass(slots=True)
@@ -45,7 +49,7 @@ class ArenaPlan:
         else:
             grown = [b for b in self.free if prove(b.size <= size, self.facts)]
             if not grown:
-                block = Block(size)
+                block = Block(size, Var(f"block_{len(self.blocks)}"))
                 self.blocks.append(block)
                 return block
             block = max(grown, key=lambda b: _rank(b.size))
@@ -61,12 +65,12 @@ class ArenaPlan:
         """The value in a block is not needed any more."""
         self.free.append(block)
 
-    def layout(self) -> tuple[dict[int, Expr], Expr]:
-        """The offset of each block (by identity), and the size of the arena in bytes."""
-        offsets: dict[int, Expr] = {}
+    def layout(self) -> tuple[dict[Var, Expr], Expr]:
+        """The offset that each block's name stands for, and the size of the arena in bytes."""
+        offsets: dict[Var, Expr] = {}
         total: Expr = const(0)
         for block in self.blocks:
-            offsets[id(block)] = total
+            offsets[block.offset] = total
             total = simplify(total + block.size, self.facts)
         return offsets, total
 
@@ -94,13 +98,3 @@ def byte_size(type_: TensorType) -> Expr:
     for dim in type_.shape:
         size = size * dim
     return simplify(size)
-
-
-def arena_slot(block: Block, offsets: Mapping[int, Expr]) -> ArenaSlot:
-    """Where a block ended up."""
-    return ArenaSlot(offsets[id(block)])
-
-
-def last_uses(order: list[tuple[Value, ...]]) -> dict[Value, int]:
-    """The position of the last step that mentions each value."""
-    return {value: i for i, values in enumerate(order) for value in values}

@@ -156,7 +156,7 @@ def col2im(
     kernel = block_shape.ints()
     require(len(kernel) == image_shape.array.size, "block and image have not the same axes")
     found = window_of(x.shape[2:], kernel, strides, dilations, pads, "NOTSET")
-    return Col2im(image_shape.exprs(), kernel, found.stride, found.pads, found.dilation)(x)
+    return Col2im(image_shape.sizes(), kernel, found.stride, found.pads, found.dilation)(x)
 
 
 CONVERTERS = (conv, conv_integer, conv_transpose, col2im)

@@ -66,7 +66,7 @@ def constant_of_shape(
 ) -> Known | Traced:
     """One value everywhere; zero of f32 if none is given."""
     found = Known.of(np.zeros(1, np.float32) if value is None else value)
-    return _filled(site, shape.exprs(), found.item(), found.dtype)
+    return _filled(site, shape.sizes(), found.item(), found.dtype)
 
 
 @converter("Shape")

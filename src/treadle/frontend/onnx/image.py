@@ -79,7 +79,7 @@ def resize(
         given = tuple(factors)
     elif sizes is not None:
         if keep_aspect_ratio_policy == "stretch":
-            for axis, size in paired("axes and sizes", named, sizes.exprs()):
+            for axis, size in paired("axes and sizes", named, sizes.sizes()):
                 shape[axis] = size
         else:
             found, new = _policy(x, named, list(sizes.ints()), keep_aspect_ratio_policy)

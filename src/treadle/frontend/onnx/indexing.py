@@ -89,7 +89,7 @@ def top_k(
     sorted: int = 1,  # noqa: A002  (ONNX's name)
 ) -> tuple[Traced, ...]:
     """The k best elements and where they stand."""
-    return x.builder.emit_all(TopK(k.expr(), axis, bool(largest), bool(sorted)), x)
+    return x.builder.emit_all(TopK(k.size(), axis, bool(largest), bool(sorted)), x)
 
 
 @converter("TopK")

@@ -65,7 +65,7 @@ def reshaped_dims(x: Sequence[Expr], wanted: Sequence[Expr], allowzero: bool) ->
 @converter("Reshape", since=5)
 def reshape_to(x: Traced, shape: Known, *, allowzero: int = 0) -> Traced:
     """To a shape that must be known."""
-    return reshape(x, *reshaped_dims(x.shape, shape.exprs(), bool(allowzero)))
+    return reshape(x, *reshaped_dims(x.shape, shape.sizes(), bool(allowzero)))
 
 
 @converter("Reshape")
@@ -136,7 +136,7 @@ def transpose(x: Traced, *, perm: tuple[int, ...] | None = None) -> Traced:
 @converter("Expand", since=8)
 def expand_to(x: Traced, shape: Known) -> Traced:
     """Broadcast with a shape: dimensions of one there keep those of the operand."""
-    wanted = list(shape.exprs())
+    wanted = list(shape.sizes())
     rank = max(x.ndim, len(wanted))
     ours = [as_expr(1)] * (rank - x.ndim) + list(x.shape)
     theirs = [as_expr(1)] * (rank - len(wanted)) + wanted
@@ -179,7 +179,7 @@ def split(
     k = axis_of(axis, x.ndim)
     count = num_outputs or len(site.wanted)
     require(0 < count <= MOST_PARTS, f"a tensor is not split into {count} parts")
-    return split_at(x, k, sizes.exprs() if sizes is not None else _even(x.shape[k], count))
+    return split_at(x, k, sizes.sizes() if sizes is not None else _even(x.shape[k], count))
 
 
 @converter("Split", since=2)
@@ -235,10 +235,9 @@ def slice_by_inputs(
     x: Traced, starts: Known, ends: Known, axes: Known | None = None, steps: Known | None = None
 ) -> Traced:
     """Slices along some axes."""
-    first, last = starts.exprs(), ends.exprs()
+    first, last = starts.sizes(), ends.exprs()
     named = range(len(first)) if axes is None else axes.ints()
     strides = (1,) * len(first) if steps is None else steps.ints()
-    require(starts.dtype.kind in ("int", "uint"), "starts of a slice are integers")
     for axis, start, stop, step in paired("axes, starts, ends, steps", named, first, last, strides):
         x = sliced(x, axis_of(axis, x.ndim), start, stop, step)
     return x
@@ -296,7 +295,7 @@ def pad(
 ) -> Traced:
     """Pads of all axes, or of some (from opset 18 on)."""
     named = range(x.ndim) if axes is None else axes.ints()
-    return _padded(x, pads.exprs(), named, mode, 0.0 if value is None else value)
+    return _padded(x, pads.sizes(), named, mode, 0.0 if value is None else value)
 
 
 @converter("Pad", since=2)
@@ -310,13 +309,13 @@ def pad_by_attributes(
 @converter("Tile", since=6)
 def tile(x: Traced, repeats: Known) -> Traced:
     """Repeated along every axis."""
-    return Tile(repeats.exprs())(x)
+    return Tile(repeats.sizes())(x)
 
 
 @converter("Trilu", since=14)
 def trilu(x: Traced, k: Known | None = None, *, upper: int = 1) -> Traced:
     """The triangle above or below a diagonal."""
-    return Triangular(bool(upper), 0 if k is None else k.expr())(x)
+    return Triangular(bool(upper), 0 if k is None else k.size())(x)
 
 
 @converter("DepthToSpace")

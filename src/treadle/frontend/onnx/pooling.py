@@ -165,7 +165,7 @@ def max_unpool(
     inner = Mod()(indices, _number(x, product(natural)))
     if shape is None:
         return MaxUnpool(tuple(natural))(x, inner)
-    size = shape.exprs()[2:]
+    size = shape.sizes()[2:]
     return MaxUnpool(size)(x, _moved(x, inner, natural, size))
 
 

@@ -19,6 +19,7 @@ from treadle.frontend.onnx.compose import (
 )
 from treadle.frontend.onnx.converter import converter
 from treadle.frontend.onnx.convolution import centered, convolved
+from treadle.frontend.onnx.rules import ranked
 from treadle.frontend.onnx.window import Ints
 from treadle.ir.graph_builder import Traced
 from treadle.ops import Max, Min
@@ -42,6 +43,7 @@ def spread(v: Traced, x: Traced, axis: int, block: int) -> Traced:
         return (
             reshape(v, *[v.shape[0] if a == k else 1 for a in range(x.ndim)]) if v.ndim == 1 else v
         )
+    ranked(v, x.ndim, "a scale or zero point of blocks")
     repeated = expand(
         reshape(v, *v.shape[: k + 1], 1, *v.shape[k + 1 :]),
         (*v.shape[: k + 1], block, *v.shape[k + 1 :]),

@@ -113,7 +113,7 @@ def split_to(x: Traced, sizes: Known | None = None, *, axis: int = 0, keepdims: 
             help="give the model fixed dimensions",
         )
     if sizes is not None and sizes.array.ndim:
-        parts = list(sizes.exprs())
+        parts = list(sizes.sizes())
     else:
         part = 1 if sizes is None else sizes.integer()
         count = int_value(ceildiv(size, part)) or 0

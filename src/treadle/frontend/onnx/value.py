@@ -95,9 +95,22 @@ class Known:
         """The only element as an integer."""
         return int(self.item())
 
+    def sizes(self) -> tuple[Expr, ...]:
+        """All elements in row-major order, as dimensions or the like; E0605 unless they are
+        integers."""
+        if self.dtype.kind not in ("int", "uint"):
+            raise broken(f"integers are needed, and the tensor holds {self.dtype}")
+        return self.exprs()
+
     def expr(self) -> Expr:
         """The only element, as an expression of ``dtype``; of dimensions, i64."""
+        if not self.array.size:
+            raise broken("a number is needed, and the tensor is empty")
         return self.exprs()[0]
+
+    def size(self) -> Expr:
+        """The only element as a dimension or the like; E0605 unless it is an integer."""
+        return self.sizes()[0] if self.array.size else self.expr()
 
     def literal(self) -> Expr:
         """The only element as an expression of exactly ``dtype``."""
