@@ -43,7 +43,6 @@ def test_an_onnx_file_is_timed_beside_onnx_runtime(cli, onnx_model):
     assert "×" in shown
 
 
-@pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
 def test_an_exported_program_runs_like_the_module(cli, exported_program):
     path, model = exported_program
     x = torch.randn(5, 4)
@@ -54,7 +53,6 @@ def test_an_exported_program_runs_like_the_module(cli, exported_program):
     torch.testing.assert_close(torch.from_numpy(y), model(x).detach())
 
 
-@pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
 def test_an_exported_program_is_timed_beside_pytorch(cli, exported_program):
     path, _ = exported_program
     shown = cli.ok("bench", path, "--input", "input=3x4", "--runs", 2, "--threads", 1)

@@ -34,7 +34,6 @@ class Embeddings(torch.nn.Module):
         return self.norm(self.words(input_ids) + self.kinds(token_type_ids) + self.places(places))
 
 
-@pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
 def test_a_token_that_is_not_in_the_vocabulary_is_told_by_input_and_others_pass():
     model = Embeddings().eval()
     ids, kinds = torch.randint(0, 30, (2, 5)), torch.zeros(2, 5, dtype=torch.long)

@@ -47,7 +47,6 @@ def test_a_page_shows_a_program_unless_none_can(code):
     assert (error_pages.read_page(PAGES[code]) is None) == (code in WITHOUT_PROGRAM)
 
 
-@pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
 @pytest.mark.parametrize("code", sorted(set(PAGES) - WITHOUT_PROGRAM))
 def test_the_wrong_program_gives_the_message_and_the_cure_runs(code, tmp_path):
     page = error_pages.read_page(PAGES[code])

@@ -14,7 +14,7 @@ from treadle.ir.graph import Atom, Binding, ConstantRef, GraphFunction
 from treadle.ir.module import Constant, Function, Module
 from treadle.ir.parser import parse_function
 from treadle.ir.tensor import Buffer, TensorFunction
-from treadle.ir.types import tensor
+from treadle.ir.types import TensorType, tensor
 from treadle.schedule.layout import TransformLayout
 from treadle.schedule.trace import Trace, parse_trace, trace_text
 from treadle.target import Target
@@ -112,6 +112,7 @@ class _Packing:
         self.module = module
         self.schedules = schedules
         self.packed: dict[str, Constant] = {}
+        self.names: dict[tuple[str, str, TensorType], str] = {}
 
     def call(self, binding: Binding) -> Binding:
         op = binding.op
@@ -135,10 +136,9 @@ class _Packing:
             )
         after: Buffer = next(b for b in function.buffers if b.name == layout.buffer)
         shape = tuple(int_value(d) for d in after.shape)
-        name = f"{atom.name}__{'x'.join(map(str, shape))}"
-        while name in self.packed and self.packed[name].type.shape != after.shape:
-            name += "_"
         type_ = tensor(list(after.shape), after.dtype)
+        key = (atom.name, str(layout.layout), type_)
+        name = self.names.setdefault(key, f"{atom.name}__packed{len(self.names)}")
         if name not in self.packed:
             known = [d for d in shape if d is not None]
             array = layout.layout.pack(self.module.constants[atom.name].array, tuple(known))

@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -131,7 +132,10 @@ def _decomposed(program: ExportedProgram) -> ExportedProgram:
     for op in list(table):
         if str(op) in CONVERTERS:
             del table[op]
-    return program.run_decompositions(table)
+    with warnings.catch_warnings():
+        # PyTorch's, about PyTorch: its pytree is copied while the program is rewritten.
+        warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)
+        return program.run_decompositions(table)
 
 
 def _symbol_names(
