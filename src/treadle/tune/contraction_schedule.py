@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from treadle.expr.scalar import Expr, Var, int_value, variables
 from treadle.expr.simplify import simplify
 from treadle.ir.analysis import blocks, enclosing_loops, find_block
-from treadle.ir.tensor import Buffer, For, TensorFunction
+from treadle.ir.tensor import Buffer, TensorFunction
 from treadle.schedule.index_map import IndexMap
 from treadle.schedule.trace import Schedule
 from treadle.target import Target
 from treadle.tune.contraction import Contraction, Tile, as_contraction, choose_tile
+from treadle.tune.parallel import spread
 
 _UNROLLED_STEPS = 7
 _SMALL_TILE = 8
@@ -47,7 +48,10 @@ def schedule_contraction(
         s.transform_layout(load.buffer.name, _panels(found, tile))
     elif tile.packed:
         copy = s.cache_read(block, load.buffer.name, "global")
-    panel = _tile(s, block, found, tile, loops, threads)
+    outer, panel = _tile(s, block, found, tile, loops)
+    if threads > 1:
+        # A panel that is packed where it is used stays a loop of its own.
+        spread(s, outer if copy is None else outer[: max(outer.index(panel), 1)])
     if copy is not None:
         fresh = s.compute_at(copy, panel)
         s.transform_layout(copy, _panels(found, tile))
@@ -96,9 +100,9 @@ def _panels(found: Contraction, tile: Tile) -> IndexMap:
 
 
 def _tile(
-    s: Schedule, block: str, found: Contraction, tile: Tile, loops: _Loops, threads: int
-) -> str:
-    """Split, order and bind the loops; the loop over panels."""
+    s: Schedule, block: str, found: Contraction, tile: Tile, loops: _Loops
+) -> tuple[list[str], str]:
+    """Split, order and bind the loops; those outside of the tile, and the one over panels."""
     column = loops.names[tile.vector_axis]
     panel, *vectors = _split(s, column, tile.vectors, tile.lanes)
     inner: list[str] = []
@@ -135,9 +139,7 @@ def _tile(
     small = tile.rows * tile.vectors <= _SMALL_TILE
     if small and len(steps) > 1 and extent is not None and extent <= _UNROLLED_STEPS:
         s.unroll(steps[-1])
-    if threads > 1:
-        _parallel(s, [*batch, panel, *rest, *outer_row])
-    return panel
+    return [*batch, panel, *rest], panel
 
 
 def _output_name(s: Schedule, block: str) -> str:
@@ -173,16 +175,3 @@ def _follower(s: Schedule, block: str) -> str | None:
     names = [b.name for b in blocks(s.function)]
     after = names[names.index(block) + 1 :]
     return after[0] if after else None
-
-
-def _parallel(s: Schedule, outer: list[str]) -> None:
-    """Spread the outermost loop of more than one iteration over the threads."""
-    for name in outer:
-        loop = next(x for x in _all_loops(s.function) if x.var.name == name)
-        if int_value(simplify(loop.extent)) != 1:
-            s.parallel(name)
-            return
-
-
-def _all_loops(function: TensorFunction) -> tuple[For, ...]:
-    return tuple(dict.fromkeys(x for b in blocks(function) for x in enclosing_loops(function, b)))

@@ -13,6 +13,7 @@ from treadle.passes.kinds import only_store
 from treadle.schedule.dependence import reduction_of
 from treadle.schedule.trace import Schedule
 from treadle.target import Target
+from treadle.tune.parallel import spread
 from treadle.tune.spatial_schedule import can_fuse, lanes_of, vectorize_loop
 
 _WINDOW = 64
@@ -39,9 +40,8 @@ def schedule_rows(
             s.compute_at(name, home)
     for name in names:
         _vectorize(s, name, set(rows), target, strict)
-    outer = _row_loops(s, names[-1])
-    if outer and threads > 1:
-        s.parallel(outer[0])
+    if threads > 1:
+        spread(s, _row_loops(s, names[-1]))
 
 
 def _rows(s: Schedule, names: list[str]) -> list[str]:

@@ -9,6 +9,7 @@ from treadle.ir.analysis import accesses, enclosing_loops, find_block, flat_inde
 from treadle.ir.tensor import Block, For, Load, Store, TensorFunction
 from treadle.schedule.trace import Schedule
 from treadle.target import Target
+from treadle.tune.parallel import spread
 
 _SMALL = 4096
 """Points of a block below which threads do not pay."""
@@ -36,9 +37,7 @@ def schedule_spatial(s: Schedule, block: str, target: Target, threads: int) -> N
     lanes = lanes_of(s.function, node, target)
     inner = vectorize_loop(s, loops[-1], lanes)
     if threads > 1 and _is_large(loops):
-        first = outer[0] if outer else inner
-        if first is not None:
-            s.parallel(first)
+        spread(s, outer or ([] if inner is None else [inner]))
 
 
 def vectorize_loop(s: Schedule, loop: For, lanes: int) -> str | None:

@@ -1,0 +1,41 @@
+"""Spread nested loops over the threads, however few iterations the outermost one has."""
+
+from treadle.base.errors import ScheduleError
+from treadle.expr.scalar import int_value
+from treadle.expr.simplify import simplify
+from treadle.ir.analysis import find_loop
+from treadle.ir.tensor import For
+from treadle.schedule.trace import Schedule
+
+
+def spread(s: Schedule, names: list[str]) -> None:
+    """Run loops, outermost first, on all threads: as one loop, as far as each holds just the next.
+
+    A symbolic loop may run once, so it is not enough to take the outermost one.
+
+    Raises:
+        ScheduleError: E03xx if not even one loop may run on several threads.
+    """
+    found = [x for x in (find_loop(s.function, n) for n in names) if x is not None]
+    while found and int_value(simplify(found[0].extent)) == 1:
+        found.pop(0)
+    if not found:
+        return
+    chain = _chain(found)
+    trial = Schedule(s.function, s.trace)
+    try:
+        trial.parallel(trial.fuse(*chain) if len(chain) > 1 else chain[0])
+    except ScheduleError:
+        s.parallel(chain[0])
+        return
+    s.function, s.trace = trial.function, trial.trace
+
+
+def _chain(loops: list[For]) -> list[str]:
+    """The loops from the first on that stand alone in the one before."""
+    chain = [loops[0]]
+    for loop in loops[1:]:
+        if chain[-1].body != (loop,):
+            break
+        chain.append(loop)
+    return [x.var.name for x in chain]
