@@ -43,7 +43,7 @@ class IndexMap:
         blocked = self._blocked(array, shape)
         if blocked is not None:
             return blocked
-        grid: list[np.ndarray] = list(np.indices(array.shape))
+        grid = np.meshgrid(*(np.arange(n) for n in array.shape), indexing="ij")
         places = dict(zip(self.params, grid, strict=True))
         packed = np.zeros(shape, array.dtype)
         packed[tuple(_evaluate(e, places) for e in self.results)] = array
