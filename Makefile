@@ -37,7 +37,11 @@ demo: $(READY)  ## Compile MiniLM, embed the documentation and answer a query.
 test: $(READY)  ## Run the tests, all but the slow ones.
 	$(BIN)/python -m pytest -n $(WORKERS)
 
+# Programs for aarch64 are linked and run by tools of the system, which root can install.
+AARCH64 := qemu-user binutils-aarch64-linux-gnu
+
 test-slow: $(READY)  ## Run the slow tests.
+	@{ command -v qemu-aarch64 && command -v aarch64-linux-gnu-ld; } >/dev/null || apt-get install -y -q $(AARCH64)
 	$(BIN)/python -m pytest -n $(WORKERS) -m slow
 
 check: $(READY)  ## Check format, lint, types, floors and file sizes.
