@@ -89,10 +89,6 @@ class Evaluator:
             raise InternalError(f"the variable {x.name} is used outside of its scope")
         return max((self._levels[c] for c in x.children), default=0)
 
-    def is_pure(self, x: Expr) -> bool:
-        """Whether ``x`` reads no memory."""
-        return self.level(x) < _HERE
-
     def value(self, x: Expr) -> Operand:
         """The value of ``x``, computed now or before."""
         found = self._known(x)
