@@ -46,7 +46,7 @@ def main() -> int:
     parser.add_argument("--tiny", action="store_true", help="the small variant")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
-    console = Console()
+    console = Console(width=110)
     with tempfile.TemporaryDirectory() as folder, console.status("compiling and measuring"):
         path = str(Path(folder) / "model.treadle")
         tiny = ["--tiny"] if options.tiny else []

@@ -112,7 +112,7 @@ def main() -> int:
     parser.add_argument("--front-end", choices=FRONT_ENDS, help="default: both")
     options = parser.parse_args()
     warnings.simplefilter("ignore")  # the exporters warn about themselves
-    console = Console()
+    console = Console(width=110)
     outcomes: list[Outcome] = []
     for name in options.models or ZOO:
         for front_end in [options.front_end] if options.front_end else FRONT_ENDS:

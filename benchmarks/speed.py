@@ -141,7 +141,7 @@ def main() -> int:
     options = parser.parse_args()
     warnings.simplefilter("ignore")  # the exporters warn about themselves
     names = options.models or list(LIMITS)
-    console = Console()
+    console = Console(width=110)
     runtime = onnxruntime is not None and not options.no_onnxruntime
     with console.status("compiling"):
         prepared = [prepare(name, options.batch, runtime) for name in names]

@@ -52,7 +52,7 @@ def main() -> int:
     parser.add_argument("--profile", action="store_true", help="profile the warm compilation")
     parser.add_argument("--check", action="store_true", help="fail above the limits")
     options = parser.parse_args()
-    console = Console()
+    console = Console(width=110)
     model = [options.model, *(["--tiny"] if options.tiny else [])]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
