@@ -64,13 +64,3 @@ class Executable(runtime.Executable):
 def pack_objects(objects: tuple[bytes, ...]) -> bytes:
     """Several objects as one run of bytes: each after its length."""
     return b"".join(len(o).to_bytes(8, "little") + o for o in objects)
-
-
-def unpack_objects(data: bytes) -> tuple[bytes, ...]:
-    """The objects that ``pack_objects`` joined."""
-    found: list[bytes] = []
-    while data:
-        size = int.from_bytes(data[:8], "little")
-        found.append(data[8 : 8 + size])
-        data = data[8 + size :]
-    return tuple(found)
