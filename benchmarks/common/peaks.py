@@ -15,7 +15,7 @@ from treadle_runtime.loader import load
 
 CHAINS = 12
 STEPS = 1_000_000
-COPIED_BYTES = 256 * 2**20
+LEAST_COPIED = 4096
 
 
 def ramp(start: Expr, lanes: int) -> Expr:
@@ -66,13 +66,75 @@ def fma_peak(target: Target) -> float:
     return 2e-9 * CHAINS * lanes * STEPS / seconds
 
 
-def copy_bandwidth() -> float:
-    """GB/s of one core that copies far more than the caches hold; read and written bytes count."""
-    source = np.ones(COPIED_BYTES, np.uint8)
+_DOTS = {
+    # name: the instruction, its vectors of sums and of factors, operations a lane
+    "bf16": ("avx512bf16.dpbf16ps.512", "<16 x float>", "<32 x bfloat>", 4),
+    "u8s8": ("avx512.vpdpbusd.512", "<16 x i32>", "<64 x i8>", 8),
+}
+
+
+def dot_chains(kind: str) -> str:
+    """LLVM IR of ``peak(context, sums)``: independent chains of dot products on registers."""
+    name, sums, factors, _ = _DOTS[kind]
+    phis, calls, stores = [], [], []
+    for i in range(CHAINS):
+        phis.append(f"  %a{i} = phi {sums} [ %z, %entry ], [ %n{i}, %loop ]")
+        calls.append(
+            f"  %n{i} = call {sums} @llvm.x86.{name}({sums} %a{i}, {factors} %f, {factors} %g)"
+        )
+        stores.append(f"  %p{i} = getelementptr {sums}, ptr %c, i64 {i}")
+        stores.append(f"  store {sums} %n{i}, ptr %p{i}, align 4")
+    lines = (
+        f"declare {sums} @llvm.x86.{name}({sums}, {factors}, {factors})",
+        "define void @peak(ptr %context, ptr %c) {",
+        "entry:",
+        f"  %z = load {sums}, ptr %c, align 4",
+        f"  %f = load {factors}, ptr %c, align 4",
+        f"  %q = getelementptr {sums}, ptr %c, i64 1",
+        f"  %g = load {factors}, ptr %q, align 4",
+        "  br label %loop",
+        "loop:",
+        "  %k = phi i64 [ 0, %entry ], [ %next, %loop ]",
+        *phis,
+        *calls,
+        "  %next = add i64 %k, 1",
+        f"  %more = icmp ult i64 %next, {STEPS}",
+        "  br i1 %more, label %loop, label %done",
+        "done:",
+        *stores,
+        "  ret void",
+        "}",
+    )
+    return "\n".join(lines)
+
+
+def dot_peak(target: Target, kind: str, rounds: int = 20) -> float:
+    """Thousand millions of operations a second that one core's dot products do: "bf16", "u8s8".
+
+    Raises:
+        InternalError: if the machine has no such instructions.
+    """
+    code = load(compile_here(dot_chains(kind), target), ["peak"])
+    run = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(code["peak"])
+    sums = np.zeros((CHAINS, 16), np.float32)
+    best = float("inf")
+    for _ in range(rounds):
+        start = time.perf_counter()
+        run(None, sums.ctypes.data)
+        best = min(best, time.perf_counter() - start)
+    return 1e-9 * CHAINS * 16 * _DOTS[kind][3] * STEPS / best
+
+
+def copy_bandwidth(touched: int, seconds: float = 0.02) -> float:
+    """GB/s of one core that copies within so many bytes; read and written bytes count."""
+    source = np.ones(max(touched // 2, LEAST_COPIED), np.uint8)
     target = np.zeros_like(source)
     best = float("inf")
-    for _ in range(5):
+    rounds = 0
+    end = time.perf_counter() + seconds
+    while rounds < 5 or time.perf_counter() < end:
         start = time.perf_counter()
         np.copyto(target, source)
         best = min(best, time.perf_counter() - start)
-    return 2e-9 * COPIED_BYTES / best
+        rounds += 1
+    return 2e-9 * source.size / best
