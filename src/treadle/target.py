@@ -86,13 +86,19 @@ def target_names() -> tuple[str, ...]:
 _V2 = frozenset({"sse3", "ssse3", "sse4.1", "sse4.2", "popcnt", "cx16", "sahf"})
 _V3 = _V2 | {"avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe"}
 _V4 = _V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
+_COOPERLAKE = _V4 | {"avx512vnni", "avx512bf16"}
+_ALDERLAKE = _V3 | {"avxvnni"}
 _NEON = frozenset({"neon"})
+_NEOVERSE = _NEON | {"dotprod", "fullfp16"}
 # Triple, CPU, features, vector bits, vector registers.
 _LEVELS: dict[str, tuple[str, str, frozenset[str], int, int]] = {
     "x86-64-v2": ("x86_64-unknown-linux-gnu", "x86-64-v2", _V2, 128, 16),
     "x86-64-v3": ("x86_64-unknown-linux-gnu", "x86-64-v3", _V3, 256, 16),
     "x86-64-v4": ("x86_64-unknown-linux-gnu", "x86-64-v4", _V4, 512, 32),
+    "cooperlake": ("x86_64-unknown-linux-gnu", "cooperlake", _COOPERLAKE, 512, 32),
+    "alderlake": ("x86_64-unknown-linux-gnu", "alderlake", _ALDERLAKE, 256, 16),
     "aarch64": ("aarch64-unknown-linux-gnu", "generic", _NEON, 128, 32),
+    "neoverse-n1": ("aarch64-unknown-linux-gnu", "neoverse-n1", _NEOVERSE, 128, 32),
 }
 
 

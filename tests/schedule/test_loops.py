@@ -5,8 +5,9 @@ import pytest
 
 from treadle.base.errors import ScheduleError
 from treadle.ir.interpret import run_tensor
-from treadle.schedule.loops import Fuse, Parallel, Reorder, Split, Unroll, Vectorize
+from treadle.schedule.loops import Fuse, Parallel, Reorder, Unroll, Vectorize
 from treadle.schedule.reduction import DecomposeReduction
+from treadle.schedule.split import Split
 from treadle.schedule.trace import apply_trace
 from treadle.testing import assert_same_ir, ir
 
@@ -51,6 +52,7 @@ SHIFTED = """
                     yj = spatial(8, j)
                     Y[yi, yj] = load(T[yi, yj + 1], mask=(yi > 0) & (yj < 7))
 """
+STRAY = SCALE.replace('with block("Y"):', 'prefetch(X[i, j])\n                with block("Y"):')
 
 
 def function_of(text):
@@ -177,6 +179,28 @@ def test_kinds_are_marked(instruction, kind):
         (Parallel("i"), SCALE.replace("Y[vi, vj] =", "Y[0, vj] ="), "E0311"),
         (Vectorize("j"), SCALE.replace("Y[vi, vj] =", "Y[vi, 0] ="), "E0311"),
         (Unroll("j"), SCALE.replace("j in range", "j in unrolled"), "E0302"),
+        (Vectorize("j"), SCALE.replace("j in range", "j in unrolled"), "E0302"),
+        (Parallel("j"), SCALE.replace("j in range", "j in vectorized"), "E0302"),
+        (Fuse(("i", "j")), SCALE.replace("range(n)", 'thread(n, "blockIdx.x")'), "E0302"),
+        (Split("i", (None, 4)), SCALE.replace("range(n)", 'thread(n, "blockIdx.x")'), "E0302"),
+        (Fuse(("i", "z")), SCALE, "E0301"),
+        (Reorder(("i", "z")), SCALE, "E0301"),
+        (Reorder(()), SCALE, "E0304"),
+        (
+            Reorder(("i", "j")),
+            SCALE.replace("for j", "prefetch(X[i, 0])\n            for j"),
+            "E0304",
+        ),
+        (Vectorize("j"), STRAY, "E0310"),
+        (Parallel("i"), STRAY, "E0310"),
+        (Parallel("i"), SCALE.replace("X[vi, vj] *", "Y[0, vj] *"), "E0307"),
+        (Parallel("i"), SCALE.replace("X[vi, vj] *", "Y[vi - 1, vj] *"), "E0307"),
+        (Vectorize("j"), SCALE.replace("X[vi, vj] *", "Y[vi, vj - 1] *"), "E0307"),
+        (Reorder(("j", "i")), SCALE.replace("X[vi, vj] *", "Y[vi - 1, vj + 1] *"), "E0307"),
+        (Reorder(("k", "i")), ROW_SUMS.replace("spatial(n, i)", "spatial(n, i // 2)"), "E0308"),
+        (Vectorize("j"), SCALE.replace("spatial(64, j)", "spatial(64, j // 2)"), "E0311"),
+        (Vectorize("j"), SCALE.replace("spatial(64, j)", "spatial(64, j * j)"), "E0311"),
+        (Vectorize("j"), SCALE.replace("spatial(64, j)", "spatial(64, j % 8)"), "E0311"),
     ],
 )
 def test_refusals(instruction, text, code):

@@ -11,21 +11,39 @@ from treadle.base.errors import ScheduleError
 from treadle.expr.dtype import f32
 from treadle.expr.evaluate import evaluate
 from treadle.expr.scalar import Const, Expr, ExprLike, Var, apply, as_expr, maximum, select
-from treadle.ir.analysis import accesses, blocks, statements
+from treadle.ir.analysis import accesses, blocks, enclosing_loops, statements
 from treadle.ir.interpret import run_tensor
 from treadle.ir.loop_builder import LoopBuilder, guarded
-from treadle.ir.tensor import For, TensorFunction
+from treadle.ir.tensor import THREAD_AXES, For, TensorFunction
 from treadle.ir.types import TensorType
 from treadle.ir.verify import verify_tensor_function
+from treadle.schedule.annotate import Annotate, Unannotate
+from treadle.schedule.axis_order import ReorderBlockIterVar
+from treadle.schedule.block_layout import TransformBlockLayout
 from treadle.schedule.cache import CacheRead, CacheWrite, SetScope
+from treadle.schedule.cache_at import ReadAt, WriteAt
+from treadle.schedule.cache_index import CacheIndex
+from treadle.schedule.cache_inplace import CacheInplace
 from treadle.schedule.compute_at import ComputeAt, ReverseComputeAt
+from treadle.schedule.decompose_padding import DecomposePadding
 from treadle.schedule.index_map import IndexMap
-from treadle.schedule.inline import ComputeInline, ReverseComputeInline
+from treadle.schedule.inline import ComputeInline
 from treadle.schedule.instruction import Instruction
 from treadle.schedule.layout import TransformLayout
-from treadle.schedule.loops import Fuse, Parallel, Reorder, Split, Unroll, Vectorize
+from treadle.schedule.loops import Fuse, Parallel, Reorder, Unroll, Vectorize
+from treadle.schedule.merge import Merge
+from treadle.schedule.pad_einsum import PadEinsum
+from treadle.schedule.partition import LoopPartition
+from treadle.schedule.prefetch import Prefetch
 from treadle.schedule.reduction import DecomposeReduction, RFactor
+from treadle.schedule.reindex import Reindex, ReindexCacheRead, ReindexCacheWrite
+from treadle.schedule.reverse_inline import FuseReductionEpilogue, ReverseComputeInline
+from treadle.schedule.rolling_buffer import RollingBuffer
+from treadle.schedule.split import TAILS, Split
+from treadle.schedule.storage import SetDtype, StorageAlign
+from treadle.schedule.thread_axes import Bind
 from treadle.schedule.trace import parse_trace, trace_text
+from treadle.schedule.unit_loop import AddUnitLoop
 from treadle.testing import random_inputs, tensor_functions
 
 
@@ -92,7 +110,10 @@ SCOPES = ("stack", "register", "global")
 MOVES = (
     "split", "split", "split", "fuse", "reorder", "reorder", "kind", "inline", "reverse_inline",
     "at", "at", "at", "at", "reverse_at", "reverse_at", "reverse_at", "reverse_at",
+    "tail", "tail", "merge", "partition", "unit", "axes", "note", "unnote", "bind", "prefetch",
+    "copy", "copy", "copy", "copy", "copy", "copy", "copy", "copy", "copy", "copy",
     "read", "write", "scope", "decompose", "decompose", "rfactor", "rfactor", "layout",
+    "domain", "domain", "domain", "domain",
 )  # fmt: skip
 
 
@@ -122,6 +143,26 @@ def random_instruction(function: TensorFunction, rng: np.random.Generator) -> In
         start = int(rng.integers(len(own)))
         return tuple(own[start : start + 2])
 
+    def partition():
+        count = int(rng.integers(1, 3))
+        return tuple(sorted({int(x) for x in rng.integers(1, 6, count)}))
+
+    def axes():
+        block = pick(blocks(function))
+        return ReorderBlockIterVar(
+            block.name, tuple(int(p) for p in rng.permutation(len(block.iters)))
+        )
+
+    def siblings():
+        """Loops of one depth in nests that follow each other, as far as that is easily seen."""
+        outer = [s for s in function.body if isinstance(s, For)]
+        start = int(rng.integers(max(1, len(outer) - 1)))
+        found = outer[start : start + 2]
+        for _ in range(int(rng.integers(3))):
+            if all(len(x.body) == 1 and isinstance(x.body[0], For) for x in found):
+                found = [x.body[0] for x in found]
+        return tuple(x.var.name for x in found)
+
     def layout():
         buffer = pick(buffers)
         params = tuple(f"p{d}" for d in range(buffer.ndim))
@@ -133,6 +174,15 @@ def random_instruction(function: TensorFunction, rng: np.random.Generator) -> In
 
     make = {
         "split": lambda: Split(pick(loops), factors()),
+        "tail": lambda: Split(pick(loops), factors(), pick(TAILS)),
+        "merge": lambda: Merge(siblings()),
+        "partition": lambda: LoopPartition(pick(loops), partition()),
+        "unit": lambda: AddUnitLoop(pick([*loops, *names])),
+        "axes": axes,
+        "note": lambda: Annotate(pick([*loops, *names]), pick(("a", "b")), pick((1, True, "x"))),
+        "unnote": lambda: Unannotate(pick([*loops, *names]), pick(("a", "b"))),
+        "bind": lambda: Bind(pick(loops), pick(THREAD_AXES), bool(rng.random() < 0.3)),
+        "prefetch": lambda: Prefetch(pick(buffers).name, pick(loops), int(rng.integers(1, 4))),
         "fuse": lambda: Fuse(adjacent()),
         "reorder": lambda: Reorder(nest(), bool(rng.random() < 0.3)),
         "kind": lambda: pick((Vectorize, Unroll, Parallel))(pick(loops)),
@@ -142,12 +192,82 @@ def random_instruction(function: TensorFunction, rng: np.random.Generator) -> In
         "reverse_at": lambda: ReverseComputeAt(pick(names), pick(loops)),
         "read": lambda: CacheRead(pick(names), pick(buffers).name, pick(SCOPES)),
         "write": lambda: CacheWrite(pick(names), pick(SCOPES)),
+        "copy": lambda: random_copy(function, rng),
         "scope": lambda: SetScope(pick(buffers).name, pick(SCOPES)),
         "decompose": lambda: DecomposeReduction(pick(names), pick(loops)),
         "rfactor": lambda: RFactor(pick(loops)),
         "layout": layout,
+        "domain": lambda: random_domain(function, rng),
     }
     return make[pick(MOVES)]()
+
+
+def random_domain(function: TensorFunction, rng: np.random.Generator) -> Instruction:
+    """An instruction that gives a block other axes, a padded domain, windows, or an epilogue."""
+    loops = [s.var.name for s in statements(function.body) if isinstance(s, For)]
+    names = [b.name for b in blocks(function)]
+    buffers = sorted({a.buffer.name for a in accesses(function.body)})
+
+    def pick(items):
+        return items[int(rng.integers(len(items)))]
+
+    def other_axes():
+        block = pick(blocks(function))
+        params = tuple(f"p{d}" for d in range(len(block.iters)))
+        at, tile = int(rng.integers(max(1, len(params)))), int(rng.integers(1, 4))
+        split = [
+            (Var(p) // tile, Var(p) % tile) if d == at else (Var(p),) for d, p in enumerate(params)
+        ]
+        return TransformBlockLayout(block.name, IndexMap(params, sum(split, ())))  # fmt: skip
+
+    def padded():
+        block = pick(blocks(function))
+        return PadEinsum(block.name, tuple(int(x) for x in rng.integers(1, 5, len(block.iters))))
+
+    def rolled():
+        # A producer near its consumer, so that there are windows.
+        return RollingBuffer(pick(names), pick(buffers))
+
+    make = (
+        other_axes,
+        padded,
+        rolled,
+        rolled,
+        lambda: DecomposePadding(pick(names), pick(loops)),
+        lambda: FuseReductionEpilogue(pick(names), pick(names), True),
+    )
+    return pick(make)()
+
+
+def random_copy(function: TensorFunction, rng: np.random.Generator) -> Instruction:
+    """An instruction that puts a buffer elsewhere, or another in its place."""
+
+    def pick(items):
+        return items[int(rng.integers(len(items)))]
+
+    block, scope, number = pick(blocks(function)), pick(SCOPES), int(rng.integers(1, 9))
+    name, count, buffer = block.name, len(block.iters), pick(accesses((block,))).buffer.name
+    loops = enclosing_loops(function, block) or [s for s in function.body if isinstance(s, For)]
+    loop = pick([*(x.var.name for x in loops), "none"])
+    params, parts = tuple(f"p{d}" for d in range(count)), []
+    for d in rng.permutation(count):
+        old, tile = Var(params[d]), int(rng.integers(4))
+        parts.extend((old // tile, old % tile) if tile else (old,))
+    place = IndexMap(params, tuple(parts))
+    kinds = (
+        CacheInplace(name, loop, scope),
+        CacheInplace(name, loop, scope),
+        CacheInplace(name, loop, scope),
+        ReadAt(name, buffer, loop, scope),
+        WriteAt(name, loop, scope),
+        Reindex(name, buffer),
+        ReindexCacheRead(name, buffer, scope, place),
+        ReindexCacheWrite(name, scope, place),
+        CacheIndex(name, buffer, number % 2, scope),
+        SetDtype(buffer, pick(("f64", "i64", "f32"))),
+        StorageAlign(buffer, number % 2, number),
+    )
+    return pick(kinds)
 
 
 def _chains(function: TensorFunction) -> list[list[str]]:
@@ -231,7 +351,8 @@ def keeps_meaning(
 ) -> int:
     after, trace = random_trace(before, np.random.default_rng(seed), attempts)
     exact = not any(
-        isinstance(i, RFactor) or (isinstance(i, Reorder) and i.reassociate) for i in trace
+        isinstance(i, RFactor | FuseReductionEpilogue) or (isinstance(i, Reorder) and i.reassociate)
+        for i in trace
     )
     said = trace_text(trace)
     assert parse_trace(said) == tuple(trace)

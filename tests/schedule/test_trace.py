@@ -5,14 +5,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from treadle.base.errors import ScheduleError
+from treadle.ir.tensor import THREAD_AXES
+from treadle.schedule.annotate import Annotate, Unannotate
+from treadle.schedule.axis_order import ReorderBlockIterVar
+from treadle.schedule.block_layout import TransformBlockLayout
 from treadle.schedule.cache import CacheRead, CacheWrite, SetScope
 from treadle.schedule.compute_at import ComputeAt, ReverseComputeAt
+from treadle.schedule.decompose_padding import DecomposePadding
 from treadle.schedule.index_map import index_map
-from treadle.schedule.inline import ComputeInline, ReverseComputeInline
+from treadle.schedule.inline import ComputeInline
 from treadle.schedule.layout import TransformLayout
-from treadle.schedule.loops import Fuse, Parallel, Reorder, Split, Unroll, Vectorize
+from treadle.schedule.loops import Fuse, Parallel, Reorder, Unroll, Vectorize
+from treadle.schedule.merge import Merge
+from treadle.schedule.pad_einsum import PadEinsum
+from treadle.schedule.partition import LoopPartition
+from treadle.schedule.prefetch import Prefetch
 from treadle.schedule.reduction import DecomposeReduction, RFactor
+from treadle.schedule.reverse_inline import FuseReductionEpilogue, ReverseComputeInline
+from treadle.schedule.rolling_buffer import RollingBuffer
+from treadle.schedule.split import TAILS, Split
+from treadle.schedule.thread_axes import Bind
 from treadle.schedule.trace import Schedule, apply_trace, parse_trace, trace_text
+from treadle.schedule.unit_loop import AddUnitLoop
 from treadle.testing import assert_same_ir, ir
 
 MATMUL = """
@@ -49,6 +63,15 @@ INSTRUCTIONS = st.one_of(
     st.builds(
         Split, NAMES, st.lists(st.none() | st.integers(1, 9), min_size=1, max_size=3).map(tuple)
     ),
+    st.builds(Split, NAMES, st.just((None, 4)), st.sampled_from(TAILS)),
+    st.builds(LoopPartition, NAMES, st.lists(st.integers(1, 9), max_size=3).map(tuple)),
+    st.builds(ReorderBlockIterVar, NAMES, st.permutations(range(3)).map(tuple)),
+    st.builds(Merge, st.lists(NAMES, max_size=3).map(tuple)),
+    st.builds(Bind, NAMES, st.sampled_from(THREAD_AXES), st.booleans()),
+    st.builds(Annotate, NAMES, NAMES, st.text() | st.integers() | st.booleans()),
+    st.builds(Unannotate, NAMES, NAMES),
+    st.builds(Prefetch, NAMES, NAMES, st.integers(1, 9)),
+    st.builds(AddUnitLoop, NAMES),
     st.builds(Fuse, st.lists(NAMES, max_size=3).map(tuple)),
     st.builds(Reorder, st.lists(NAMES, max_size=3).map(tuple), st.booleans()),
     *(
@@ -58,7 +81,11 @@ INSTRUCTIONS = st.one_of(
     *(st.builds(c, NAMES, NAMES) for c in (ComputeAt, ReverseComputeAt, DecomposeReduction)),
     *(st.builds(c, NAMES, st.just("stack")) for c in (CacheWrite, SetScope)),
     st.builds(CacheRead, NAMES, NAMES, st.just("register")),
-    st.builds(TransformLayout, NAMES, MAPS),
+    st.builds(TransformLayout, NAMES, MAPS, st.none() | st.floats(-2, 2)),
+    st.builds(TransformBlockLayout, NAMES, MAPS),
+    st.builds(PadEinsum, NAMES, st.lists(st.integers(1, 9), max_size=3).map(tuple)),
+    *(st.builds(c, NAMES, NAMES) for c in (DecomposePadding, RollingBuffer)),
+    st.builds(FuseReductionEpilogue, NAMES, NAMES, st.booleans()),
 )
 
 

@@ -62,7 +62,7 @@ def apply_function(x: Apply, args: tuple[Value, ...]) -> Value:
     if x.fn == "cast":
         return convert(args[0], x.args[0].dtype, x.dtype)
     if x.fn == "bitcast":
-        return np.asarray(args[0]).view(x.dtype.numpy)
+        return _bitcast(np.asarray(args[0]), x.args[0].dtype, x.dtype)
     if x.fn == "ramp":
         return args[0][..., None] + args[1][..., None] * np.arange(
             x.dtype.lanes, dtype=x.dtype.numpy
@@ -76,6 +76,14 @@ def apply_function(x: Apply, args: tuple[Value, ...]) -> Value:
         wide = function.evaluate(*(np.asarray(a, np.float32) for a in args))
         return np.asarray(wide).astype(x.dtype.numpy)
     return np.asarray(function.evaluate(*args)).astype(x.dtype.numpy, copy=False)
+
+
+def _bitcast(value: Value, source: DType, target: DType) -> Value:
+    if source.lanes == target.lanes:
+        return value.view(target.numpy)
+    lanes = value if source.lanes > 1 else value[..., None]
+    seen = np.ascontiguousarray(lanes).view(target.numpy)
+    return seen if target.lanes > 1 else seen[..., 0]
 
 
 def convert(value: Value, source: DType, target: DType) -> Value:

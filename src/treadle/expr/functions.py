@@ -20,6 +20,7 @@ class ScalarFunction:
     ``result`` says how its type follows: the arguments' own type (``same``), ``bool``, or given
     with the application (``explicit``). ``evaluate`` is its meaning on NumPy values. ``symbol`` is
     the Python operator that prints it, and ``commutes`` whether its two arguments may be exchanged.
+    A ``variadic`` function takes ``arity`` arguments or more.
     """
 
     name: str
@@ -29,6 +30,7 @@ class ScalarFunction:
     evaluate: Callable[..., Array]
     symbol: str | None = None
     commutes: bool = False
+    variadic: bool = False
 
 
 def _truncdiv(a: Array, b: Array) -> Array:
@@ -103,6 +105,63 @@ def _cast(x: Array) -> Array:
     return x
 
 
+def _popcount(x: Array) -> Array:
+    return np.bitwise_count(x.view(f"u{x.dtype.itemsize}")).astype(x.dtype)
+
+
+def _shuffle(a: Array, b: Array, *lanes: Array) -> Array:
+    """Lanes of two vectors, counted through both, in another order."""
+    a, b = np.broadcast_arrays(a, b)
+    return np.concatenate((a, b), axis=-1)[..., [int(lane) for lane in lanes]]
+
+
+def _dot(total: Array, a: Array, b: Array) -> Array:
+    """Add the products of neighbouring lanes, 2 or 4 for each lane of the total.
+
+    Integers wrap. Of bfloat16, products are exact in f32, and are added to the total one by one,
+    the later lane first, each time rounded to nearest even; denormals, going in or coming out, are
+    zero.
+    """
+    group = a.shape[-1] // total.shape[-1]
+    x, y = (v.reshape(*v.shape[:-1], -1, group) for v in (a, b))
+    if np.issubdtype(total.dtype, np.integer):
+        products = x.astype(total.dtype) * y.astype(total.dtype)
+        return total + products.sum(axis=-1, dtype=total.dtype)
+    wide = [_flushed(v.astype(np.float32)) for v in (x, y)]
+    total = _flushed(total)
+    for lane in reversed(range(group)):
+        product = wide[0][..., lane].astype(np.float64) * wide[1][..., lane]
+        total = _flushed(_sum_rounded_once(product, total.astype(np.float64)))
+    return total
+
+
+def _sum_rounded_once(a: Array, b: Array) -> Array:
+    """The f32 nearest to the exact sum of two doubles: the sum in double precision is made odd
+    where it is not exact, so that the second rounding cannot meet a tie that is none.
+
+    The error of the first sum is that of Knuth's two-sum; see S. Boldo and G. Melquiond, "Emulation
+    of FMA and correctly rounded sums" (2008), for rounding to odd.
+    """
+    total = np.asarray(a + b)
+    back = total - a
+    error = (a - (total - back)) + (b - back)
+    even = total.view(np.int64) % 2 == 0
+    beyond = np.nextafter(total, np.copysign(np.inf, error))
+    odd = np.where((error != 0) & even & np.isfinite(total), beyond, total)
+    return odd.astype(np.float32)
+
+
+def _flushed(x: Array) -> Array:
+    """Denormals as zeros of the same sign."""
+    return np.where(np.abs(x) < np.finfo(np.float32).tiny, np.copysign(np.float32(0), x), x)
+
+
+def _maddubs(a: Array, b: Array) -> Array:
+    """Products of unsigned and signed bytes, neighbours added, kept within 16 bits."""
+    x, y = (v.astype(np.int32).reshape(*v.shape[:-1], -1, 2) for v in (a, b))
+    return np.clip((x * y).sum(axis=-1), -(1 << 15), (1 << 15) - 1).astype(np.int16)
+
+
 def _make(
     family: Family, result: ResultRule, arity: int, **functions: Callable[..., Array]
 ) -> list[ScalarFunction]:
@@ -162,7 +221,7 @@ _ALL: list[ScalarFunction] = [
     ),
     *_make("arithmetic", "same", 1, neg=np.negative, abs=np.abs, sign=np.sign),
     *_make("arithmetic", "same", 3, fmuladd=_fmuladd),
-    *_make("logic", "same", 1, invert=np.invert),
+    *_make("logic", "same", 1, invert=np.invert, popcount=_popcount),
     *_make("logic", "bool", 1, isnan=np.isnan, isinf=np.isinf),
     *_make(
         "math",
@@ -224,6 +283,9 @@ _ALL: list[ScalarFunction] = [
     ScalarFunction("bitcast", 1, "convert", "explicit", _cast),
     ScalarFunction("ramp", 2, "vector", "explicit", _cast),
     ScalarFunction("broadcast", 1, "vector", "explicit", _cast),
+    ScalarFunction("shuffle", 2, "vector", "explicit", _shuffle, variadic=True),
+    ScalarFunction("dot", 3, "vector", "explicit", _dot),
+    ScalarFunction("maddubs", 2, "vector", "explicit", _maddubs),
     ScalarFunction("reduce_add", 1, "vector", "explicit", lambda x: np.add.reduce(x, axis=-1)),
     ScalarFunction("reduce_mul", 1, "vector", "explicit", lambda x: np.multiply.reduce(x, axis=-1)),
     ScalarFunction("reduce_min", 1, "vector", "explicit", lambda x: np.minimum.reduce(x, axis=-1)),

@@ -306,7 +306,7 @@ def apply(fn: str, *args: ExprLike, dtype: DType | None = None) -> Expr:
     if entry is not None and (found := entry()) is not None:
         return found
     function = FUNCTIONS[fn]
-    if len(args) != function.arity:
+    if len(args) != function.arity and not (function.variadic and len(args) > function.arity):
         raise InternalError(f"{fn} takes {function.arity} operands, not {len(args)}")
     operands = _coerce(fn, args)
     if function.result == "explicit":
@@ -362,7 +362,7 @@ def _fold(fn: str, args: tuple[Const, ...], dtype: DType) -> Const | None:
     if fn == "cast":
         return _fold_cast(args[0], dtype)
     if fn == "bitcast":
-        if dtype.lanes > 1:
+        if dtype.lanes > 1 or args[0].dtype.lanes > 1:
             return None
         bits = np.asarray(args[0].value, args[0].dtype.numpy).view(dtype.numpy)
         return Const(bits.item(), dtype)

@@ -1,12 +1,13 @@
 """What follows from a function's statements: symbols, accesses, places of loops and blocks."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from treadle.base.errors import InternalError
+from treadle.expr.dtype import i64
 from treadle.expr.facts import Facts
-from treadle.expr.scalar import Expr, Var, const, variables, walk
+from treadle.expr.scalar import Apply, Expr, Var, apply, const, variables, walk
 from treadle.ir.graph import Atom, GraphFunction, ShapeLiteral
 from treadle.ir.graph import Literal as GraphLiteral
 from treadle.ir.module import Function
@@ -202,12 +203,17 @@ def fresh_name(hint: str, taken: frozenset[str] | set[str] | Mapping[str, object
 # ---- Accesses
 
 
+LANE = Var("<lane>")
+"""The number of the lane of a vector that an access goes by."""
+
+
 @dataclass(frozen=True, slots=True)
 class Access:
     """A load or a store, and what stands around it, outermost first.
 
     ``conditions`` are those of the enclosing ``if`` (negated in an ``else``) and ``where``; the
-    access's own mask is ``mask``. ``lets`` are the names in scope.
+    access's own mask is ``mask``. ``lets`` are the names in scope. An access to evenly spaced
+    elements by one vector is shown as one in a loop over ``LANE``, innermost.
     """
 
     kind: Literal["load", "store"]
@@ -220,6 +226,12 @@ class Access:
     conditions: tuple[Expr, ...]
     lets: tuple[Let, ...]
     in_init: bool
+
+    @property
+    def is_vector(self) -> bool:
+        """Whether several elements are accessed at once."""
+        wide = any(i.dtype.lanes > 1 for i in self.indices)
+        return wide or any(loop.var is LANE for loop in self.loops)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,9 +247,27 @@ class _Around:
         return _Around(**(values | changes))  # type: ignore[arg-type]  (fields by name)
 
 
-def accesses(body: Body) -> tuple[Access, ...]:
-    """Every load and store below, in the order of the text; what a store loads comes before it."""
-    return tuple(_accesses(body, _Around()))
+def accesses(body: Body, *, lanes: bool = True) -> tuple[Access, ...]:
+    """Every load and store below, in the order of the text; what a store loads comes before it.
+
+    Without ``lanes``, vectors stay in the indices.
+    """
+    found = _accesses(body, _Around())
+    return tuple(_by_lane(a) if lanes else a for a in found)
+
+
+def _by_lane(access: Access) -> Access:
+    """An access by a vector as one in a loop over its lanes."""
+    wide = next((n for n, i in enumerate(access.indices) if i.dtype.lanes > 1), None)
+    if wide is None:
+        return access
+    index = access.indices[wide]
+    if not isinstance(index, Apply) or index.fn != "ramp" or index.dtype.scalar is not i64:
+        return access
+    base, step = index.args
+    lane = For(LANE, const(index.dtype.lanes), (), "vectorized")
+    indices = tuple(base + LANE * step if n == wide else i for n, i in enumerate(access.indices))
+    return replace(access, indices=indices, loops=(*access.loops, lane))
 
 
 def loads(*exprs: Expr) -> tuple[Load, ...]:
@@ -315,11 +345,26 @@ def atom_exprs(atom: Atom) -> tuple[Expr, ...]:
 
 
 def flat_index(buffer: Buffer, indices: Sequence[Expr]) -> Expr:
-    """The number of elements of a buffer before the one at ``indices``, in row-major order."""
+    """The number of elements of a buffer before the one at ``indices``, in row-major order; a
+    vector of such numbers if an index is one.
+    """
     place: Expr = const(0)
     for extent, index in zip(buffer.shape, indices, strict=True):
-        place = place * extent + index
+        place = shifted(spread_like(place, index) * spread_like(extent, place, index), index)
     return place
+
+
+def spread_like(x: Expr, *others: Expr) -> Expr:
+    """``x`` in as many lanes as the widest of others has."""
+    lanes = max(e.dtype.lanes for e in others)
+    if x.dtype.lanes > 1 or lanes == 1:
+        return x
+    return apply("broadcast", x, dtype=x.dtype.vector(lanes))
+
+
+def shifted(index: Expr, by: Expr) -> Expr:
+    """The sum of two indices, either of which may be a vector."""
+    return spread_like(index, by) + spread_like(by, index)
 
 
 def element_count(buffer: Buffer) -> Expr:

@@ -26,8 +26,8 @@ def level_of(program: Function | Module) -> Level:
     """The level of a function, or the highest-level (least lowered) part of a module.
 
     A graph function that only calls other functions counts as the level of the loop programs beside
-    it. A tensor function without blocks, and without loops that are still to be vectorized or
-    unrolled, is at ``DEVICE``.
+    it. A tensor function without blocks, and without loops that are still to be vectorized,
+    unrolled or given to threads, is at ``DEVICE``.
     """
     if isinstance(program, Module):
         levels = [level_of(f) for f in program.functions.values()]
@@ -48,6 +48,6 @@ def _tensor_level(function: TensorFunction) -> Level:
     for stmt in statements(function.body):
         if isinstance(stmt, Block):
             return Level.LOOP
-        if isinstance(stmt, For) and stmt.kind in ("vectorized", "unrolled"):
+        if isinstance(stmt, For) and stmt.kind not in ("serial", "parallel"):
             return Level.LOOP
     return Level.DEVICE

@@ -80,6 +80,12 @@ class Op(ABC):
         """The same result by other operations, or ``None`` if it lowers instead."""
         return None
 
+    def unpadded(self) -> "tuple[tuple[tuple[int, int], ...], float, Op] | None":
+        """How much is added before and after each axis of the first operand, with which value, and
+        the operation that takes the padded operand; ``None`` if nothing is added.
+        """
+        return None
+
     def vjp(
         self, args: "tuple[Traced, ...]", outs: "tuple[Traced, ...]", douts: "tuple[Traced, ...]"
     ) -> "tuple[Traced | None, ...]":

@@ -14,7 +14,10 @@ from treadle.ir.module import Constant, Function, Module
 from treadle.ir.op import Op
 from treadle.ir.op_fields import default_of, field_text, op_fields, same_value
 from treadle.ir.tensor import (
+    THREAD_AXES,
     Allocate,
+    Annotation,
+    Annotations,
     Block,
     Buffer,
     For,
@@ -267,12 +270,30 @@ def _write_body(writer: _Writer, depth: int, body: tuple[Stmt, ...]) -> None:
 
 
 def _write_for(writer: _Writer, depth: int, stmt: For) -> None:
-    writer.line(depth, f"for {stmt.var.name} in {_LOOPS[stmt.kind]}({stmt.extent}):", stmt)
+    thread = stmt.kind in THREAD_AXES
+    axis = f', "{stmt.kind}"' if thread else ""
+    arguments = f"{stmt.extent}{axis}{_annotations_text(stmt.annotations)}"
+    run = "thread" if thread else _LOOPS[stmt.kind]
+    writer.line(depth, f"for {stmt.var.name} in {run}({arguments}):", stmt)
     _write_body(writer, depth + 1, stmt.body)
 
 
+def _annotations_text(annotations: Annotations) -> str:
+    return "".join(f", {name}={_annotation_text(value)}" for name, value in annotations)
+
+
+def _annotation_text(value: Annotation) -> str:
+    return quoted(value) if isinstance(value, str) else repr(value)
+
+
+def quoted(text: str) -> str:
+    """A text as Python writes it on one line, in double quotes."""
+    escaped = text.encode("unicode_escape").decode().replace('"', '\\"')
+    return f'"{escaped}"'
+
+
 def _write_block(writer: _Writer, depth: int, stmt: Block) -> None:
-    writer.line(depth, f'with block("{stmt.name}"):', stmt)
+    writer.line(depth, f'with block("{stmt.name}"{_annotations_text(stmt.annotations)}):', stmt)
     for axis in stmt.iters:
         text = f"{axis.var.name} = {_iter_kind(axis)}({axis.extent}, {axis.binding})"
         writer.line(depth + 1, text, axis)

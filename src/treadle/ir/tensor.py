@@ -4,7 +4,7 @@ A ``Block`` is the unit of scheduling. What it reads and writes follows from its
 (``treadle.ir.analysis``); it is not stored a second time.
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from treadle.base.node import node
 from treadle.base.span import Span
@@ -12,8 +12,19 @@ from treadle.expr.dtype import DType, i64
 from treadle.expr.scalar import Const, Expr, ExprLike, Interned, Var, as_expr
 
 Scope = Literal["global", "stack", "register"]
-LoopKind = Literal["serial", "parallel", "vectorized", "unrolled"]
+ThreadAxis = Literal[
+    "blockIdx.x", "blockIdx.y", "blockIdx.z",
+    "threadIdx.x", "threadIdx.y", "threadIdx.z",
+    "vthread.x", "vthread.y", "vthread.z",
+]  # fmt: skip
+LoopKind = Literal["serial", "parallel", "vectorized", "unrolled"] | ThreadAxis
+THREAD_AXES: tuple[ThreadAxis, ...] = get_args(ThreadAxis)
 IterKind = Literal["spatial", "reduce"]
+
+
+Annotation = str | int | float | bool
+Annotations = tuple[tuple[str, Annotation], ...]
+"""Names and values that a schedule leaves at loops and blocks; names are sorted."""
 
 
 class Buffer(Interned):
@@ -106,13 +117,18 @@ class Load(Expr):
 
 @node
 class For:
-    """Run ``body`` for ``var`` from 0 to ``extent`` - 1."""
+    """Run ``body`` for ``var`` from 0 to ``extent`` - 1.
+
+    A loop whose kind is a thread axis is spread over the threads of a GPU's kernel. What
+    ``annotations`` say is for passes that know the name; others pass it on.
+    """
 
     var: Var
     extent: Expr
     body: "tuple[Stmt, ...]"
     kind: LoopKind = "serial"
     span: Span | None = None
+    annotations: Annotations = ()
 
 
 @node
@@ -141,6 +157,7 @@ class Block:
     init: "tuple[Stmt, ...]" = ()
     where: Expr | None = None
     span: Span | None = None
+    annotations: Annotations = ()
 
 
 @node

@@ -1,11 +1,11 @@
 """Copies: a block reads or writes through a buffer near the machine."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
-from treadle.base.rewrite import replace_fields
-from treadle.expr.scalar import Var, substitute
+from treadle.base.rewrite import Rewriter, replace_fields
+from treadle.expr.scalar import Expr, Var, substitute, transform
 from treadle.ir.analysis import Access, accesses, fresh_name, names
 from treadle.ir.tensor import (
     Allocate,
@@ -90,7 +90,7 @@ class CacheWrite(Instruction):
     largest nest that holds the block alone. The buffer shrinks to what is used when storage is
     compacted.
 
-    Errors: E0320 the block's form; E0323 several writers.
+    Errors: E0320 the block's form; E0322 no such scope; E0323 several writers.
     """
 
     block: str
@@ -98,60 +98,14 @@ class CacheWrite(Instruction):
 
     def check(self, function: TensorFunction) -> tuple[BlockSite, Access]:
         """The block and its store."""
-        _check_scope(self, function, self.scope)
-        site = locate_block(self, function, self.block)
-        stores = [a for a in accesses((site.node,)) if a.kind == "store"]
-        loose = {v for s in site.loops for v in (s.var,)} | set(axes(site.node, "reduce"))
-        if (
-            len({(a.buffer, a.indices) for a in stores}) != 1
-            or any(a.mask is not None or a.lets or a.loops for a in stores)
-            or any(uses(i, loose) for i in stores[0].indices)
-            or any(isinstance(i, Load) for i in stores[0].indices)
-            or not only_tails(function, site)
-        ):
-            raise self.refuse(
-                function,
-                site.node,
-                "E0320",
-                f"block '{self.block}' does not write one element at every point of its axes",
-            )
-        if any(not in_block(a, site.node) for a in of_buffer(function, stores[0].buffer, "store")):
-            raise self.refuse(
-                function, site.node, "E0323", f"'{stores[0].buffer.name}' has other writers"
-            )
-        return site, stores[-1]
+        check_scope(self, function, self.scope)
+        return sole_store(self, function, self.block)
 
     def apply(self, function: TensorFunction) -> TensorFunction:
         """The function with the copy."""
         site, store = self.check(function)
-        taken = set(names(function))
-        cache = Buffer(
-            fresh_name(f"{store.buffer.name}_{self.scope}", taken),
-            store.buffer.shape,
-            store.buffer.dtype,
-            self.scope,
-        )
-        taken.add(cache.name)
-        nest, around = own_nest(function, site)
-        spatial = tuple(a for a in site.node.iters if a.kind == "spatial")
-        iters, new = renamed_axes(spatial, taken, "copy")
-        indices = tuple(substitute(i, new) for i in store.indices)
-        copy = Block(
-            block_name(function, f"{self.block}_copy"),
-            iters,
-            (Store(store.buffer, indices, Load(cache, indices)),),
-        )
-        loops = mirrored(function, site, len(around), iters, "copy", taken)
-        if loops is None:
-            boxes = axis_boxes(function, site, spatial, around)
-            loops = nest_over(iters, boxes, facts_at(function, around), taken)
-        copies = loops.around(copy)
-        inner = with_buffers((nest,), {store.buffer: cache})
-        after = replaced(function, (nest, (*inner, *copies)))
-        # What a reduction gathers must outlive the loops that step it.
-        stepping = [x.var.name for x in around if steps(x, site.node, "reduce")]
-        first = locate_loop(self, after, stepping[0]).node if stepping else inner[0]
-        return rescoped(replaced(after, (first, (Allocate(cache), first))))
+        cache = cache_of(function, store.buffer, self.scope)
+        return written_through(self, function, site, store, cache, store.indices)
 
 
 @dataclass(frozen=True)
@@ -160,8 +114,11 @@ class CacheRead(Instruction):
     ``{buffer}_{scope}`` like its block.
 
     The copy stands before the largest nest around the block in which nothing writes the buffer.
+    Where writers share loops with the block, there is one, and it has written before the block
+    reads: the blocks are stages of a pipeline.
 
-    Errors: E0320 the block writes the buffer, or does not read it.
+    Errors: E0320 the block writes the buffer, or does not read it; E0322 no such scope; E0323
+    several writers share loops with the block; E0327 the block reads what another iteration writes.
     """
 
     block: str
@@ -170,58 +127,215 @@ class CacheRead(Instruction):
 
     def check(self, function: TensorFunction) -> tuple[BlockSite, tuple[Access, ...]]:
         """The block and its loads of the buffer."""
-        _check_scope(self, function, self.scope)
-        site = locate_block(self, function, self.block)
-        own = [
-            a
-            for a in accesses(function.body)
-            if a.buffer.name == self.buffer and in_block(a, site.node)
+        check_scope(self, function, self.scope)
+        site, reads = only_reads(self, function, self.block, self.buffer)
+        self._check_stages(function, site, reads)
+        return site, reads
+
+    def _check_stages(
+        self, function: TensorFunction, site: BlockSite, reads: Sequence[Access]
+    ) -> None:
+        found = accesses(function.body)
+        near = [
+            (position, a)
+            for position, a in enumerate(found)
+            if a.kind == "store" and a.buffer is reads[0].buffer and _shares_loops(a, site)
         ]
-        reads = tuple(a for a in own if a.kind == "load")
-        if len(own) != len(reads) or not reads:
+        place = next(p for p, a in enumerate(found) if in_block(a, site.node))
+        late = next((a for p, a in near if p > place), None)
+        if late is not None:
+            raise self.refuse(
+                function,
+                late.stmt,
+                "E0327",
+                f"'{self.buffer}' is written here, after block '{self.block}' has read it in the "
+                "same iteration",
+                hint="give the two blocks loops of their own",
+            )
+        if len({a.blocks[:1] for _, a in near}) > 1:
             raise self.refuse(
                 function,
                 site.node,
-                "E0320",
-                f"block '{self.block}' does not only read '{self.buffer}'",
+                "E0323",
+                f"several blocks write '{self.buffer}' in the loops of block '{self.block}'",
+                hint="give the blocks that write it loops of their own",
             )
-        return site, reads
 
     def apply(self, function: TensorFunction) -> TensorFunction:
         """The function with the copy."""
         site, reads = self.check(function)
-        source = reads[0].buffer
-        taken = set(names(function))
-        cache = Buffer(
-            fresh_name(f"{self.buffer}_{self.scope}", taken), source.shape, source.dtype, self.scope
-        )
-        taken.add(cache.name)
-        nest, around = home(site, lambda stmt: _writes_nothing(stmt, source))
-        facts = facts_at(function, around)
-        region = tuple(whole(d) for d in source.shape)
-        if around:
-            region = union(
-                (access_region(a, (x.var for x in around), facts) for a in reads), source, facts
-            )
-        iters: list[IterVar] = []
-        for number, extent in enumerate(source.shape):
-            var = Var(fresh_name(f"{cache.name}_v{number}", taken))
-            taken.add(var.name)
-            iters.append(IterVar(var, extent, "spatial", var))
-        point = tuple(axis.var for axis in iters)
-        copy = Block(
-            block_name(function, cache.name),
-            tuple(iters),
-            (Store(cache, point, Load(source, point)),),
-        )
-        copies = nest_over(iters, region, facts, taken).around(copy)
-        block = with_buffers((site.node,), {source: cache})
-        changed = replaced(function, (nest, (Allocate(cache), *copies, nest)))
-        return rescoped(replaced(changed, (site.node, block)))
+        nest, around = home(site, lambda stmt: writes_nothing(stmt, reads[0].buffer))
+        return read_through(function, site, reads, self.scope, nest, around)
 
 
-def _writes_nothing(stmt: Stmt, buffer: Buffer) -> bool:
+def _shares_loops(access: Access, site: BlockSite) -> bool:
+    return any(x is y for x in access.loops for y in site.loops)
+
+
+def writes_nothing(stmt: Stmt, buffer: Buffer) -> bool:
+    """Whether no store below a statement is to a buffer."""
     return not any(a.kind == "store" and a.buffer is buffer for a in accesses((stmt,)))
+
+
+def sole_store(rule: Instruction, function: TensorFunction, name: str) -> tuple[BlockSite, Access]:
+    """The block called ``name`` and its store, of one element at every point; nothing else writes
+    the buffer.
+
+    Raises:
+        ScheduleError: E0301, E0320, E0323.
+    """
+    site = locate_block(rule, function, name)
+    stores = [a for a in accesses((site.node,)) if a.kind == "store"]
+    loose = {s.var for s in site.loops} | set(axes(site.node, "reduce"))
+    if (
+        len({(a.buffer, a.indices) for a in stores}) != 1
+        or any(a.mask is not None or a.lets or a.loops for a in stores)
+        or any(uses(i, loose) for i in stores[0].indices)
+        or any(isinstance(i, Load) for i in stores[0].indices)
+        or not only_tails(function, site)
+    ):
+        raise rule.refuse(
+            function,
+            site.node,
+            "E0320",
+            f"block '{name}' does not write one element at every point of its axes",
+        )
+    if any(not in_block(a, site.node) for a in of_buffer(function, stores[0].buffer, "store")):
+        raise rule.refuse(
+            function, site.node, "E0323", f"'{stores[0].buffer.name}' has other writers"
+        )
+    return site, stores[-1]
+
+
+def only_reads(
+    rule: Instruction, function: TensorFunction, name: str, buffer: str
+) -> tuple[BlockSite, tuple[Access, ...]]:
+    """The block called ``name`` and its loads of a buffer, which it does not write.
+
+    Raises:
+        ScheduleError: E0301, E0320.
+    """
+    site = locate_block(rule, function, name)
+    own = [a for a in accesses(function.body) if a.buffer.name == buffer and in_block(a, site.node)]
+    reads = tuple(a for a in own if a.kind == "load")
+    if len(own) != len(reads) or not reads:
+        raise rule.refuse(
+            function, site.node, "E0320", f"block '{name}' does not only read '{buffer}'"
+        )
+    return site, reads
+
+
+def cache_of(function: TensorFunction, buffer: Buffer, scope: Scope) -> Buffer:
+    """A new buffer of ``scope`` like another, named after both."""
+    name = fresh_name(f"{buffer.name}_{scope}", names(function))
+    return Buffer(name, buffer.shape, buffer.dtype, scope)
+
+
+def read_through(
+    function: TensorFunction,
+    site: BlockSite,
+    reads: Sequence[Access],
+    scope: Scope,
+    nest: Stmt,
+    around: tuple[For, ...],
+) -> TensorFunction:
+    """Let a block read one buffer through a copy of the box that ``reads`` touch, made right before
+    ``nest`` while the loops ``around`` it stand still.
+    """
+    source = reads[0].buffer
+    cache = cache_of(function, source, scope)
+    taken = {*names(function), cache.name}
+    facts = facts_at(function, around)
+    region = tuple(whole(d) for d in source.shape)
+    if around:
+        region = union(
+            (access_region(a, (x.var for x in around), facts) for a in reads), source, facts
+        )
+    iters: list[IterVar] = []
+    for number, extent in enumerate(source.shape):
+        var = Var(fresh_name(f"{cache.name}_v{number}", taken))
+        taken.add(var.name)
+        iters.append(IterVar(var, extent, "spatial", var))
+    point = tuple(axis.var for axis in iters)
+    copy = Block(
+        block_name(function, cache.name), tuple(iters), (Store(cache, point, Load(source, point)),)
+    )
+    copies = nest_over(iters, region, facts, taken).around(copy)
+    block = with_buffers((site.node,), {source: cache})
+    changed = replaced(function, (nest, (Allocate(cache), *copies, nest)))
+    return rescoped(replaced(changed, (site.node, block)))
+
+
+def written_through(
+    rule: Instruction,
+    function: TensorFunction,
+    site: BlockSite,
+    store: Access,
+    cache: Buffer,
+    place: tuple[Expr, ...],
+) -> TensorFunction:
+    """Let a block write ``cache`` at ``place`` (over its axes), and copy from there what it wrote,
+    right after the largest nest that holds it alone.
+    """
+    taken = {*names(function), cache.name}
+    nest, around = own_nest(function, site)
+    spatial = tuple(a for a in site.node.iters if a.kind == "spatial")
+    iters, new = renamed_axes(spatial, taken, "copy")
+    copy = copy_back(function, site, store, cache, place, iters, new)
+    loops = mirrored(function, site, len(around), iters, "copy", taken)
+    if loops is None:
+        boxes = axis_boxes(function, site, spatial, around)
+        loops = nest_over(iters, boxes, facts_at(function, around), taken)
+    moved = _Through(store.buffer, store.indices, cache, place)
+    inner = moved.rewrite((nest,))
+    after = replaced(function, (nest, (*inner, *loops.around(copy))))
+    # What a reduction gathers must outlive the loops that step it.
+    stepping = [x.var.name for x in around if steps(x, site.node, "reduce")]
+    first = locate_loop(rule, after, stepping[0]).node if stepping else inner[0]
+    return rescoped(replaced(after, (first, (Allocate(cache), first))))
+
+
+def copy_back(
+    function: TensorFunction,
+    site: BlockSite,
+    store: Access,
+    cache: Buffer,
+    place: tuple[Expr, ...],
+    iters: tuple[IterVar, ...],
+    new: dict[Var, Expr] | dict[Var, Var],
+) -> Block:
+    """The block ``{block}_copy`` that copies from a cache to where another block has written."""
+    values: dict[Var, Expr] = dict(new)
+    target = tuple(substitute(i, values) for i in store.indices)
+    value = Load(cache, tuple(substitute(i, values) for i in place))
+    name = block_name(function, f"{site.node.name}_copy")
+    return Block(name, iters, (Store(store.buffer, target, value),))
+
+
+class _Through(Rewriter):
+    """Accesses of a buffer go to another; those at ``indices`` to ``place`` there."""
+
+    def __init__(
+        self, old: Buffer, indices: tuple[Expr, ...], new: Buffer, place: tuple[Expr, ...]
+    ) -> None:
+        self.old, self.indices, self.new, self.place = old, indices, new, place
+
+    def moved(self, indices: tuple[Expr, ...]) -> tuple[Expr, ...]:
+        return self.place if indices == self.indices else indices
+
+    def rewrite_expr(self, node: Expr) -> Expr:
+        return transform(node, self._load)
+
+    def _load(self, x: Expr) -> Expr | None:
+        if isinstance(x, Load) and x.buffer is self.old:
+            return Load(self.new, self.moved(x.indices), x.mask)
+        return None
+
+    def rewrite_store(self, node: Store) -> Store:
+        changed = self.generic(node)
+        if node.buffer is not self.old:
+            return changed
+        return replace_fields(changed, buffer=self.new, indices=self.moved(node.indices))
 
 
 @dataclass(frozen=True)
@@ -236,7 +350,7 @@ class SetScope(Instruction):
 
     def check(self, function: TensorFunction) -> Buffer:
         """The buffer."""
-        _check_scope(self, function, self.scope)
+        check_scope(self, function, self.scope)
         return locate_internal(self, function, self.buffer)
 
     def apply(self, function: TensorFunction) -> TensorFunction:
@@ -278,7 +392,8 @@ def locate_internal(rule: Instruction, function: TensorFunction, name: str) -> B
     return found
 
 
-def _check_scope(rule: Instruction, function: TensorFunction, scope: str) -> None:
+def check_scope(rule: Instruction, function: TensorFunction, scope: str) -> None:
+    """Refuse (E0322) a scope that there is not."""
     if scope not in get_args(Scope):
         raise rule.refuse(
             function,

@@ -19,6 +19,7 @@ from treadle.ir.tensor import (
     LoopKind,
     TensorFunction,
 )
+from treadle.schedule.bindings import binding_state
 from treadle.schedule.dependence import (
     axes,
     check_order_kept,
@@ -46,6 +47,7 @@ from treadle.schedule.nest import (
 )
 from treadle.schedule.nests import Loops, Nest, inside_conditions, mirrored_loops, nest_over
 from treadle.schedule.regions import Range, Region, access_region, contains, union, whole
+from treadle.schedule.tile_reads import read_from_tile
 
 
 def axis_ranges(block: Block, indices: Sequence[Expr], region: Region) -> tuple[Range, ...]:
@@ -67,8 +69,11 @@ def axis_ranges(block: Block, indices: Sequence[Expr], region: Region) -> tuple[
     )
 
 
-def _producer_store(rule: Instruction, function: TensorFunction, site: BlockSite) -> Access:
-    """The store of a block that may be moved: it fills one buffer, alone, the same way every time.
+def _producer_store(
+    rule: Instruction, function: TensorFunction, site: BlockSite, *, alone: bool = True
+) -> Access:
+    """The store of a block that may be moved: it fills one buffer, the same way every time; with
+    ``alone``, nothing else writes that.
 
     Raises:
         ScheduleError: E0320 or E0323.
@@ -106,7 +111,7 @@ def _producer_store(rule: Instruction, function: TensorFunction, site: BlockSite
         raise rule.refuse(
             function, block, "E0320", f"block '{block.name}' uses loops around it directly"
         )
-    if any(not in_block(a, block) for a in of_buffer(function, buffer, "store")):
+    if alone and any(not in_block(a, block) for a in of_buffer(function, buffer, "store")):
         raise rule.refuse(function, block, "E0323", f"'{buffer.name}' has other writers")
     return stores[-1]
 
@@ -233,8 +238,10 @@ class ReverseComputeAt(Instruction):
 
     The consumer gets loops like the producer's inside the loop (extents and kinds; those that step
     a reduction left out), so that it walks the same tile. Where the loop stands in a loop that
-    steps the producer's reduction, the consumer runs at the last step of that. Axes that the
-    producer's buffer does not have run over their whole domain.
+    steps the producer's reduction, or that writes the same elements every time, the consumer runs
+    at the last step of that. Axes that the producer's buffer does not have run over their whole
+    domain. Where the producer only copies a tile of the loop's body, as ``cache_inplace`` leaves
+    it, the consumer reads the tile, and what nobody else reads is not copied.
 
     Errors: E0320 the consumer's form; E0323 no producer in the loop, or several writers; E0324 what
     it writes is used elsewhere; E0326 the indices of its load; E0327 an operand is not ready there;
@@ -249,7 +256,7 @@ class ReverseComputeAt(Instruction):
         site = locate_block(self, function, self.block)
         loop = locate_loop(self, function, self.loop)
         _distinct_place(self, function, site, loop)
-        _producer_store(self, function, site)
+        _producer_store(self, function, site, alone=False)
         producer, store = self._producer(function, site, loop)
         if not only_tails(function, producer):
             raise self.refuse(
@@ -258,8 +265,33 @@ class ReverseComputeAt(Instruction):
                 "E0328",
                 f"block '{producer.node.name}' runs under a condition of its own",
             )
+        self._check_last_writer(function, producer, store)
         check_order_kept(self, function, site)
         return site, loop, producer, store
+
+    def _check_last_writer(
+        self, function: TensorFunction, producer: BlockSite, store: Access
+    ) -> None:
+        """All that other blocks write to the producer's buffer, it must write too, as a reduction
+        goes over what was started elsewhere.
+        """
+        facts = facts_at(function, ())
+        own = access_region(store, (), facts)
+        for other in of_buffer(function, store.buffer, "store"):
+            if in_block(other, producer.node):
+                continue
+            region = access_region(other, (), facts)
+            if (
+                not contains(own, region, store.buffer, facts)
+                or not binding_state(function, producer).covering
+            ):
+                raise self.refuse(
+                    function,
+                    other.stmt,
+                    "E0323",
+                    f"'{store.buffer.name}' has other writers than block '{producer.node.name}'",
+                    notes=("what they write would not be read",),
+                )
 
     def _producer(
         self, function: TensorFunction, site: BlockSite, loop: LoopSite
@@ -292,7 +324,8 @@ class ReverseComputeAt(Instruction):
         moved = replace_fields(loop.node, body=(*loop.node.body, *nest.around(site.node)))
         after = replaced(function, (site.node, ()), (loop.node, (moved,)))
         check_ready(self, function, site.node, after, (self.block,))
-        return rescoped(after)
+        after = rescoped(after)
+        return read_from_tile(self, after, self.block, self.loop, producer.node.name)
 
     def _point(
         self, function: TensorFunction, site: BlockSite, producer: BlockSite, store: Access
@@ -426,7 +459,13 @@ class ReverseComputeAt(Instruction):
     ) -> tuple[Expr, ...]:
         common = [x for x in site.loops if any(x is y for y in loop.loops)]
         around = [x for x in (*loop.loops, loop.node) if not any(x is y for y in common)]
-        stepping = [x for x in around if steps(x, producer.node, "reduce")]
+        # What writes the same elements at every iteration has not written them before the last.
+        stepping = [
+            x
+            for x in around
+            if steps(x, producer.node, "reduce")
+            or (x.kind in ("serial", "unrolled") and not steps(x, producer.node, "spatial"))
+        ]
         for x in stepping:
             if steps(x, producer.node, "spatial"):
                 raise self.refuse(

@@ -7,7 +7,7 @@ from treadle.base.errors import ScheduleError
 from treadle.expr.bounds import Facts, prove
 from treadle.expr.scalar import Apply, Expr, Var, as_expr, substitute, variables
 from treadle.expr.simplify import simplify
-from treadle.ir.analysis import Access, accesses, flat_index
+from treadle.ir.analysis import Access, accesses, allocated, facts_of, flat_index
 from treadle.ir.loop_builder import Combine
 from treadle.ir.tensor import (
     ZERO,
@@ -133,7 +133,15 @@ def is_tail(block: Block, condition: Expr, facts: Facts) -> bool:
     it.
     """
     for axis in block.iters:
-        facts = facts.with_fact(axis.binding >= 0).with_fact(axis.binding < axis.extent)
+        binding, end = axis.binding, axis.extent
+        facts = facts.with_fact(binding >= 0).with_fact(binding < end)
+        while isinstance(binding, Apply) and binding.fn == "floordiv":
+            # A quotient that stays below its end keeps what is divided below that many times more.
+            binding, divisor = binding.args
+            end = end * divisor
+            if not prove(divisor >= 1, facts):
+                break
+            facts = facts.with_fact(binding < end)
     return prove(condition, facts)
 
 
@@ -228,12 +236,16 @@ def check_stages(
 
     ``site`` is the innermost loop of the chain in its place.
     """
-    inside = [a for a in accesses(function.body) if under(a, chain[-1])]
+    # What is declared in an iteration of the chain is nothing to the others.
+    own = allocated(chain[-1].body)
+    inside = [a for a in accesses(function.body) if under(a, chain[-1]) and a.buffer not in own]
     fixed = (*site.loops, chain[-1])
     facts = facts_at(function, fixed)
     still = [loop.var for loop in fixed]
     for position, read in enumerate(inside):
         if read.kind == "load":
+            if len(chain) == 1 and _keeps_apart(read, inside, chain[0], still, facts):
+                continue
             _check_covered(rule, function, inside, position, still, facts)
         else:
             _check_alone(rule, function, inside, position, still, facts)
@@ -263,6 +275,24 @@ def _check_covered(
             notes=(f"it is written by block '{_name(others[0][1])}'",),
             hint="give the blocks loops of their own, or move the writer with compute_at",
         )
+
+
+def _keeps_apart(
+    read: Access, inside: Sequence[Access], loop: For, still: Sequence[Var], facts: Facts
+) -> bool:
+    """Whether iterations of a loop are shown to read and write parts of a buffer of their own: each
+    a band of one dimension.
+    """
+    same = [a for a in inside if a.buffer is read.buffer and (a.kind == "store" or a is read)]
+    regions = [access_region(a, still, facts) for a in same]
+    for bands in zip(*regions, strict=True):
+        step = weight_of(bands[0].low, loop)
+        if step is None or not prove(step >= 1, facts):
+            continue
+        low = bands[0].low
+        if all(prove(b.low >= low, facts) and prove(b.end <= low + step, facts) for b in bands):
+            return True
+    return False
 
 
 def _check_alone(
@@ -316,17 +346,17 @@ def covers(write: Access, read: Access, still: Sequence[Var], facts: Facts) -> b
 
 
 def _plain(write: Access, block: Block, still: Sequence[Var]) -> bool:
-    """Whether a store's indices are different axes of its block, or stand still: its box has no
-    holes.
+    """Whether a store's indices are different axes of its block, each moved by what stands still,
+    or stand still: its box has no holes.
     """
-    own = {a.var: a.binding for a in block.iters}
+    own = {a.var for a in block.iters}
+    running = _running(write).difference(still)
     seen: set[Expr] = set()
     for index in write.indices:
-        if index in own and index not in seen:
-            seen.add(index)
-        elif any(
-            v not in still for v in variables(over_loops(index, write)) if v in _running(write)
-        ):
+        axis = next((v for v in variables(index) if v in own and v not in seen), None)
+        if axis is not None and not uses(simplify(index - axis), own | running):
+            seen.add(axis)
+        elif uses(over_loops(index, write), running):
             return False
     return True
 
@@ -384,7 +414,7 @@ def check_order(
     """Refuse (E0308) another order of the loops that step a reduction, unless the result cannot
     tell.
     """
-    _check_own_reads(rule, function, site)
+    check_own_reads(rule, function, site, axes(site.node, "spatial"))
     _check_visits(rule, function, site, before, after)
     first = [x for x in before if steps(x, site.node, "reduce")]
     then = [x for x in after if steps(x, site.node, "reduce")]
@@ -437,11 +467,12 @@ def _check_visits(
         )
 
 
-def _check_own_reads(rule: Instruction, function: TensorFunction, site: BlockSite) -> None:
-    """Points of the spatial axes must not depend on each other: the block reads back only what the
-    same point wrote.
+def check_own_reads(
+    rule: Instruction, function: TensorFunction, site: BlockSite, spatial: Sequence[Var]
+) -> None:
+    """Refuse (E0307) a block whose points along some axes depend on each other: it must read back
+    only what the same point wrote.
     """
-    spatial = axes(site.node, "spatial")
     own = [a for a in accesses((site.node,))]
     for write in (a for a in own if a.kind == "store"):
         for read in (a for a in own if a.kind == "load" and a.buffer is write.buffer):
@@ -457,14 +488,19 @@ def _check_own_reads(rule: Instruction, function: TensorFunction, site: BlockSit
 
 
 def check_order_kept(rule: Instruction, function: TensorFunction, site: BlockSite) -> None:
-    """Refuse (E0324) a consumer that could not run earlier: others write or have read what it
-    writes.
+    """Refuse (E0324) a consumer that could not run earlier: others write or have read the elements
+    that it writes.
     """
     found = accesses(function.body)
     first = next(p for p, a in enumerate(found) if in_block(a, site.node))
-    written = {a.buffer for a in found if a.kind == "store" and in_block(a, site.node)}
+    own = [a for a in found if a.kind == "store" and in_block(a, site.node)]
+    facts = facts_of(function)
     for position, other in enumerate(found):
-        if other.buffer in written and not in_block(other, site.node):
+        met = [a for a in own if a.buffer is other.buffer]
+        if met and not in_block(other, site.node):
+            there = access_region(other, (), facts)
+            if all(disjoint(access_region(a, (), facts), there, facts) for a in met):
+                continue
             if other.kind == "store" or position < first:
                 raise rule.refuse(
                     function,

@@ -90,14 +90,14 @@ def one_to_one(bindings: Iterable[Expr], loops: Mapping[Var, Expr], facts: Facts
         binding = waiting.pop()
         # A quotient of a sum is one part of it as it stands; simplified, it may be a sum itself.
         parts = digits(binding, loops) or digits(simplify(binding, facts), loops)
-        if parts is None or not _stacked(parts, loops, facts):
+        if parts is None or not stacked(parts, loops, facts):
             continue
         for digit in parts:
             source = digit.source
             found.setdefault(source, []).append(digit)
             if source in loops or source in seen:
                 continue
-            extent = _extent(source, loops, facts)
+            extent = source_extent(source, loops, facts)
             if extent is not None and _determined(found[source], extent, facts):
                 # The sum is known, so what it says of its loops is known too.
                 seen.add(source)
@@ -105,30 +105,32 @@ def one_to_one(bindings: Iterable[Expr], loops: Mapping[Var, Expr], facts: Facts
     return all(_determined(found.get(var, []), extent, facts) for var, extent in loops.items())
 
 
-def _extent(source: Expr, loops: Mapping[Var, Expr], facts: Facts) -> Expr | None:
+def source_extent(source: Expr, loops: Mapping[Var, Expr], facts: Facts) -> Expr | None:
+    """One past what a digit's source reaches; ``None`` where it may be negative or has no bound."""
     if isinstance(source, Var) and source in loops:
         return loops[source]
     around = index_range(source, loops, facts)
     return None if around is None or not prove(around.low >= 0, facts) else around.end
 
 
-def _stacked(parts: tuple[Digit, ...], loops: Mapping[Var, Expr], facts: Facts) -> bool:
+def stacked(parts: tuple[Digit, ...], loops: Mapping[Var, Expr], facts: Facts) -> bool:
     """Whether the sum of digits tells them all: each weighs at least as much as all lighter ones
     together.
     """
-    ordered = sorted(parts, key=lambda d: _weight(d.coefficient))
+    ordered = sorted(parts, key=lambda d: weight_order(d.coefficient))
     reach: Expr = ONE
     for digit in ordered:
         if not prove(digit.coefficient >= reach, facts):
             return False
-        extent = _extent(digit.source, loops, facts)
+        extent = source_extent(digit.source, loops, facts)
         if extent is None:
             return False
         reach = simplify(reach + digit.coefficient * (digit.size(extent) - 1), facts)
     return True
 
 
-def _weight(e: Expr) -> tuple[int, int]:
+def weight_order(e: Expr) -> tuple[int, int]:
+    """A key that sorts coefficients, lighter ones first."""
     value = int_value(e)
     return (1, len(str(e))) if value is None else (0, value)
 

@@ -36,20 +36,27 @@ class IndexMap:
         tail = "," if len(self.results) == 1 else ""
         return f"lambda {', '.join(self.params)}: ({inner}{tail})"
 
-    def pack(self, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        """The elements of ``array`` in their new places in an array of ``shape``; zero where none
-        goes.
+    def pack(
+        self,
+        array: np.ndarray,
+        shape: tuple[int, ...],
+        pad: float = 0,
+        symbols: Mapping[str, int] = {},
+    ) -> np.ndarray:
+        """The elements of ``array`` in their new places in an array of ``shape``; ``pad`` where
+        none goes. ``symbols`` are those that the map mentions.
         """
-        blocked = self._blocked(array, shape)
+        blocked = self._blocked(array, shape, pad)
         if blocked is not None:
             return blocked
         grid = np.meshgrid(*(np.arange(n) for n in array.shape), indexing="ij")
-        places = dict(zip(self.params, grid, strict=True))
-        packed = np.zeros(shape, array.dtype)
+        known = {name: np.asarray(value) for name, value in symbols.items()}
+        places = known | dict(zip(self.params, grid, strict=True))
+        packed = np.full(shape, pad, array.dtype)
         packed[tuple(_evaluate(e, places) for e in self.results)] = array
         return packed
 
-    def _blocked(self, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
+    def _blocked(self, array: np.ndarray, shape: tuple[int, ...], pad: float) -> np.ndarray | None:
         """The same for a map that only splits old indices (``i // c`` and ``i % c``) and permutes
         the parts.
         """
@@ -62,7 +69,8 @@ class IndexMap:
         padding = [
             (0, -size % widths.get(p, 1)) for p, size in zip(self.params, array.shape, strict=True)
         ]
-        array = np.pad(array, padding) if any(after for _, after in padding) else array
+        if any(after for _, after in padding):
+            array = np.pad(array, padding, constant_values=pad)
         split: list[int] = []
         axes: dict[tuple[str, int, int], int] = {}
         for p, size in zip(self.params, array.shape, strict=True):

@@ -7,7 +7,21 @@ statements outside blocks, E0311 axes that cannot be told apart, E0312 a split i
 the block's form, E0321 not a reduction, E0322 the buffer's place, E0323 several writers, E0324
 accesses that stand elsewhere, E0325 the store's indices, E0326 the load's indices, E0327 operands
 overwritten meanwhile, E0328 the block's condition, E0329 the loop's place, E0332 the combination,
-E0340 the index map.
+E0340 the index map, E0350 the loop's notes, E0351 padding that would be seen, E0352 a reduction
+that would not be started, E0353 the order of axes, E0354 a note, E0355 a thread axis, E0356 the
+bindings of a block, E0357 a read that nothing covers, E0360 an index that cannot be copied ahead,
+E0361 a region with holes, E0362 a type that does not hold the values, E0363 an index that needs no
+work,
+E0370 no such intrinsic, E0371 other statements in the loop, E0372 no tile, E0373 a start or a
+condition of a tile, E0374 another computation than the intrinsic's, E0375 a buffer that does not
+fit one, E0380 a block that is no padding, E0381 loops that are not axes, E0382 a contraction that
+cannot be padded, E0383 what to pad to, E0384 windows that do not overlap, E0385 an epilogue that is
+no step of the reduction.
+
+What a block reads and writes is computed from its body and never declared, so no instruction
+declares or hides an access, as ``annotate_buffer_access`` and ``unsafe_hide_buffer_access`` do
+elsewhere. For the same reason ``set_dtype`` is not an unsafe one: it is refused where results could
+differ.
 """
 
 from abc import ABC, abstractmethod
@@ -16,7 +30,7 @@ from dataclasses import MISSING, Field, dataclass, fields
 
 from treadle.base.errors import ScheduleError
 from treadle.ir.op import snake_case
-from treadle.ir.printer import Node, annotated_text
+from treadle.ir.printer import Node, annotated_text, quoted
 from treadle.ir.tensor import TensorFunction
 
 
@@ -75,7 +89,7 @@ def _has_default(declared: "Field[object]") -> bool:
 
 def _value_text(value: object) -> str:
     if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        return quoted(value)
     if isinstance(value, tuple):
         inner = ", ".join(_value_text(v) for v in value)
         return f"({inner},)" if len(value) == 1 else f"({inner})"

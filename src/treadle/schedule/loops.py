@@ -1,157 +1,37 @@
-"""Primitives on loops: split, fuse, reorder, and what runs a loop at once: vectorize, unroll,
-parallel.
-"""
+"""Primitives on loops: fuse, reorder, and what runs a loop at once: vectorize, unroll, parallel."""
 
 from dataclasses import dataclass
 from itertools import pairwise
-from math import prod
 
 from treadle.base.rewrite import replace_fields
-from treadle.expr.bounds import divisible, prove
-from treadle.expr.scalar import Expr, Var, as_expr, eq, int_value
+from treadle.expr.scalar import Expr, Var, int_value
 from treadle.expr.simplify import simplify
 from treadle.ir.analysis import fresh_name, names
-from treadle.ir.tensor import ONE, ZERO, For, LoopKind, TensorFunction
+from treadle.ir.tensor import ONE, THREAD_AXES, For, LoopKind, TensorFunction
 from treadle.schedule.dependence import (
     check_blocks_only,
     check_order,
+    check_own_reads,
     check_stages,
     check_steps,
     is_distinct,
     is_private,
     reduction_of,
     steps,
-    weight_of,
     written_below,
 )
-from treadle.schedule.digits import digits
 from treadle.schedule.instruction import Instruction
 from treadle.schedule.nest import (
     LoopSite,
     bind,
     blocks_below,
     facts_at,
-    guarded_body,
     locate_loop,
     replaced,
+    require_plain,
+    require_serial,
     uses,
 )
-
-
-def _require_serial(rule: Instruction, function: TensorFunction, site: LoopSite) -> None:
-    if site.node.kind != "serial":
-        name, kind = site.node.var.name, site.node.kind
-        raise rule.refuse(
-            function,
-            site.node,
-            "E0302",
-            f"loop '{name}' is already {kind}",
-            hint=f"{rule.name()} the loop before it is made {kind}",
-        )
-
-
-@dataclass(frozen=True)
-class Split(Instruction):
-    """Split one loop in several, the outermost first.
-
-    ``for i in range(n)`` becomes ``for i_0 in range((n + 5) // 6): for i_1 in range(6)`` with ``i =
-    i_0 * 6 + i_1`` for the factors ``(None, 6)``. One factor may be ``None``: it is inferred,
-    rounded up. Where the product may exceed ``n``, the blocks below run only where ``i < n``.
-
-    Errors: E0302 the loop is not serial; E0303 factors that are not positive, more than one
-    ``None``, or too small; E0312 the loop is an inner part of an axis, and the factors leave a
-    rest.
-    """
-
-    loop: str
-    factors: tuple[int | None, ...]
-
-    def check(self, function: TensorFunction) -> LoopSite:
-        """The loop, if it may be split so."""
-        site = locate_loop(self, function, self.loop)
-        _require_serial(self, function, site)
-        known = [f for f in self.factors if f is not None]
-        if len(self.factors) < 2 or any(f < 1 for f in known) or len(known) + 1 < len(self.factors):
-            raise self.refuse(
-                function,
-                site.node,
-                "E0303",
-                f"{self.factors} are no factors",
-                hint="give two or more positive factors; one of them may be None",
-            )
-        if len(known) == len(self.factors):
-            total = prod(known)
-            if not prove(site.node.extent <= total, facts_at(function, site.loops)):
-                raise self.refuse(
-                    function,
-                    site.node,
-                    "E0303",
-                    f"the factors of '{self.loop}' may be too small",
-                    notes=(f"the extent is {site.node.extent}, the product {total}",),
-                    hint="make one factor None",
-                )
-        if not self._extents(site.node, function, site)[1]:
-            self._check_leading(function, site)
-        return site
-
-    def _check_leading(self, function: TensorFunction, site: LoopSite) -> None:
-        """A loop that other loops outweigh in an axis must be split without a rest: steps beyond it
-        belong to others.
-        """
-        for block in blocks_below(function, site.node):
-            for axis in block.node.iters:
-                weight = weight_of(axis.binding, site.node)
-                outer = {x.var: x.extent for x in block.loops if x is not site.node}
-                parts = digits(axis.binding, outer) if uses(axis.binding, (site.node.var,)) else ()
-                if weight is None or parts is None or not parts:
-                    continue
-                facts = facts_at(function, block.loops)
-                if any(prove(p.coefficient >= weight, facts) for p in parts):
-                    raise self.refuse(
-                        function,
-                        site.node,
-                        "E0312",
-                        f"'{self.loop}' is an inner part of axis '{axis.var}', and cannot be "
-                        "shown to divide",
-                        notes=(f"the axis is {axis.binding}",),
-                        hint="split the outer loop into all its parts at once",
-                    )
-
-    def apply(self, function: TensorFunction) -> TensorFunction:
-        """The loop split."""
-        site = self.check(function)
-        loop, facts = site.node, facts_at(function, site.loops)
-        extents, exact = self._extents(loop, function, site)
-        taken = set(names(function))
-        variables: list[Var] = []
-        for number in range(len(extents)):
-            variables.append(Var(fresh_name(f"{self.loop}_{number}", taken)))
-            taken.add(variables[-1].name)
-        index: Expr = ZERO
-        stride: Expr = ONE
-        for var, extent in zip(reversed(variables), reversed(extents), strict=True):
-            index, stride = var * stride + index, stride * extent
-        for var, extent in zip(variables, extents, strict=True):
-            facts = facts.with_range(var, extent)
-        index = simplify(index)
-        body = loop.body if exact else guarded_body(loop.body, loop.var < loop.extent)
-        body = bind(body, {loop.var: index}, facts)
-        for var, extent in zip(reversed(variables), reversed(extents), strict=True):
-            body = (For(var, extent, body, "serial", loop.span),)
-        return replaced(function, (loop, body))
-
-    def _extents(
-        self, loop: For, function: TensorFunction, site: LoopSite
-    ) -> tuple[tuple[Expr, ...], bool]:
-        facts = facts_at(function, site.loops)
-        total = prod(f for f in self.factors if f is not None)
-        inferred = simplify((loop.extent + (total - 1)) // total, facts)
-        if None not in self.factors:
-            exact = prove(eq(loop.extent, total), facts)
-        else:
-            exact = divisible(loop.extent, total, facts)
-            inferred = simplify(loop.extent // total, facts) if exact else inferred
-        return tuple(inferred if f is None else as_expr(f) for f in self.factors), exact
 
 
 @dataclass(frozen=True)
@@ -159,7 +39,7 @@ class Fuse(Instruction):
     """Make one loop of a perfect nest: ``i`` over n and ``j`` over m become ``i_j`` over ``n * m``.
 
     Errors: E0302 a loop is not serial; E0304 the loops do not follow each other directly, or an
-    extent depends on an outer loop.
+    extent depends on an outer loop; E0350 a loop is annotated.
     """
 
     loops: tuple[str, ...]
@@ -171,7 +51,7 @@ class Fuse(Instruction):
             node = sites[0].node if sites else None
             raise self.refuse(function, node, "E0304", "two or more loops are needed")
         for outer, inner in pairwise(sites):
-            _require_serial(self, function, inner)
+            require_plain(self, function, inner)
             if len(outer.node.body) != 1 or outer.node.body[0] is not inner.node:
                 raise self.refuse(
                     function,
@@ -187,7 +67,7 @@ class Fuse(Instruction):
                     "E0304",
                     f"the extent of '{inner.node.var}' depends on an outer loop",
                 )
-        _require_serial(self, function, sites[0])
+        require_plain(self, function, sites[0])
         return sites
 
     def apply(self, function: TensorFunction) -> TensorFunction:
@@ -283,6 +163,35 @@ class Reorder(Instruction):
         return replaced(function, (chain[0], body))
 
 
+def _check_points(rule: Instruction, function: TensorFunction, loop: For) -> None:
+    for below in blocks_below(function, loop):
+        moved = [a.var for a in below.node.iters if uses(a.binding, (loop.var,))]
+        check_own_reads(rule, function, below, moved)
+
+
+def check_independent(
+    rule: Instruction, function: TensorFunction, site: LoopSite, hint: str
+) -> None:
+    """Refuse (E0307, E0310, E0311) a loop whose iterations cannot run at once: blocks depend on
+    each other across them, or two write one element of what is used outside of the loop.
+    """
+    check_blocks_only(rule, function, site.node)
+    check_stages(rule, function, (site.node,), site)
+    _check_points(rule, function, site.node)
+    for block, store in written_below(function, site.node):
+        if not is_distinct(function, block, store, site.node) and not is_private(
+            function, store.buffer, site.node
+        ):
+            raise rule.refuse(
+                function,
+                block.node,
+                "E0311",
+                f"iterations of '{site.node.var}' would write the same elements of "
+                f"'{store.buffer.name}'",
+                hint=hint,
+            )
+
+
 @dataclass(frozen=True)
 class _Bound(Instruction):
     """Common to what gives a loop a kind."""
@@ -350,13 +259,16 @@ def _loops_below(loop: For) -> list[tuple[For, int]]:
 class Unroll(_Bound):
     """Repeat the body of a loop of constant extent.
 
+    To repeat the body a few times only, split the loop and unroll the inner one:
+    ``split("i", (None, 4), tail="peel")``, then ``unroll("i_1")``.
+
     Errors: E0302 the loop is not serial; E0305 the extent is not a constant.
     """
 
     def check(self, function: TensorFunction) -> LoopSite:
         """The loop."""
         site = locate_loop(self, function, self.loop)
-        _require_serial(self, function, site)
+        require_serial(self, function, site)
         self._require_constant(function, site)
         return site
 
@@ -383,7 +295,7 @@ class Vectorize(_Bound):
     def check(self, function: TensorFunction) -> LoopSite:
         """The loop."""
         site = locate_loop(self, function, self.loop)
-        _require_serial(self, function, site)
+        require_serial(self, function, site)
         self._require_constant(function, site)
         self._require_apart(function, site, "vectorized", "is in one nest with the vectorized loop")
         check_blocks_only(self, function, site.node)
@@ -391,6 +303,7 @@ class Vectorize(_Bound):
             return site
         check_steps(self, function, site, hint=f'rfactor("{self.loop}") first')
         check_stages(self, function, (site.node,), site)
+        _check_points(self, function, site.node)
         for block, store in written_below(function, site.node):
             if not is_distinct(function, block, store, site.node):
                 raise self.refuse(
@@ -417,38 +330,31 @@ class Parallel(_Bound):
     storage places inside the loop.
 
     Errors: E0302, E0306 (the loop steps a reduction), E0307, E0309 (another parallel loop, or
-    inside a vectorized one), E0310, E0311.
+    inside a vectorized one or one over threads), E0310, E0311.
     """
 
     def check(self, function: TensorFunction) -> LoopSite:
         """The loop."""
         site = locate_loop(self, function, self.loop)
-        _require_serial(self, function, site)
+        require_serial(self, function, site)
         self._require_apart(function, site, "parallel", "is in one nest with the parallel loop")
-        if any(loop.kind == "vectorized" for loop in site.loops):
+        around = next((x for x in site.loops if x.kind in ("vectorized", *THREAD_AXES)), None)
+        if around is not None:
             raise self.refuse(
-                function, site.node, "E0309", f"'{self.loop}' runs inside a vectorized loop"
+                function,
+                site.node,
+                "E0309",
+                f"'{self.loop}' runs inside the loop '{around.var}', which is {around.kind}",
             )
-        check_blocks_only(self, function, site.node)
         check_steps(
             self,
             function,
             site,
             hint="parallelize a loop that steps an axis of the result, or rfactor first",
         )
-        check_stages(self, function, (site.node,), site)
-        for block, store in written_below(function, site.node):
-            if not is_distinct(function, block, store, site.node) and not is_private(
-                function, store.buffer, site.node
-            ):
-                raise self.refuse(
-                    function,
-                    block.node,
-                    "E0311",
-                    f"iterations of '{self.loop}' would write the same elements of "
-                    f"'{store.buffer.name}'",
-                    hint="parallelize a loop that steps an axis of the result",
-                )
+        check_independent(
+            self, function, site, "parallelize a loop that steps an axis of the result"
+        )
         return site
 
     def apply(self, function: TensorFunction) -> TensorFunction:

@@ -96,6 +96,47 @@ def locate_block(rule: Instruction, function: TensorFunction, name: str) -> Bloc
     )
 
 
+def locate_target(rule: Instruction, function: TensorFunction, name: str) -> For | Block:
+    """The loop over ``name``, or the block called so where there is no such loop.
+
+    Raises:
+        ScheduleError: E0301 if there is neither.
+    """
+    for stmt, above in paths(function.body):
+        inside = any(isinstance(s, Block) for s in above)
+        if isinstance(stmt, For) and stmt.var.name == name and not inside:
+            return stmt
+    return locate_block(rule, function, name).node
+
+
+def require_serial(rule: Instruction, function: TensorFunction, site: LoopSite) -> None:
+    """Refuse (E0302) a loop that has a kind already."""
+    if site.node.kind != "serial":
+        name, kind = site.node.var.name, site.node.kind
+        raise rule.refuse(
+            function,
+            site.node,
+            "E0302",
+            f"loop '{name}' is already {kind}",
+            hint=f"{rule.name()} the loop before it is made {kind}",
+        )
+
+
+def require_plain(rule: Instruction, function: TensorFunction, site: LoopSite) -> None:
+    """Refuse a loop that has a kind already (E0302) or annotations (E0350): both would be lost."""
+    require_serial(rule, function, site)
+    if site.node.annotations:
+        name, (key, value) = site.node.var.name, site.node.annotations[0]
+        raise rule.refuse(
+            function,
+            site.node,
+            "E0350",
+            f"loop '{name}' is annotated",
+            notes=(f"{key} is {value!r}",),
+            hint=f'unannotate("{name}", "{key}") first',
+        )
+
+
 def _choices(what: str, names: Sequence[str]) -> str:
     return f"the {what} are {', '.join(names)}" if names else f"the function has no {what}"
 
@@ -211,9 +252,10 @@ class _Bind(Rewriter):
 
     def rewrite_iter_var(self, node: IterVar) -> IterVar:
         binding = substitute(node.binding, self.values)
-        if binding is node.binding:
+        extent = substitute(node.extent, self.values)
+        if binding is node.binding and extent is node.extent:
             return node
-        return replace_fields(node, binding=tidied(binding, self.facts))
+        return replace_fields(node, binding=tidied(binding, self.facts), extent=extent)
 
     def rewrite_block(self, node: Block) -> Block:
         changed = self.generic(node)

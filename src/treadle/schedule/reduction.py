@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from treadle.base.errors import InternalError
 from treadle.base.rewrite import replace_fields
 from treadle.expr.bounds import prove
-from treadle.expr.scalar import Var, substitute
+from treadle.expr.scalar import Expr, Var, substitute
 from treadle.ir.analysis import accesses, fresh_name, names
 from treadle.ir.loop_builder import combined, guarded, identity
 from treadle.ir.tensor import (
@@ -13,6 +13,7 @@ from treadle.ir.tensor import (
     Block,
     Buffer,
     For,
+    If,
     IterVar,
     Load,
     Store,
@@ -22,6 +23,7 @@ from treadle.schedule.cache import axis_boxes, block_name, own_nest, renamed_axe
 from treadle.schedule.dependence import (
     Reduction,
     in_block,
+    is_tail,
     of_buffer,
     only_tails,
     reduction_of,
@@ -35,12 +37,14 @@ from treadle.schedule.nest import (
     LoopSite,
     blocks_below,
     conjunction,
+    conjuncts,
     facts_at,
     locate_block,
     locate_loop,
     map_exprs,
     replaced,
     rescoped,
+    uses,
 )
 from treadle.schedule.nests import inside_conditions, mirrored, nest_over
 from treadle.schedule.regions import whole
@@ -153,10 +157,11 @@ class RFactor(Instruction):
     The block ``{block}_rf`` stays in its loops and writes ``{buffer}_rf``, whose first dimension is
     ``loop``, which is an axis of the result there; the block itself combines those, right after.
     The combination must be associative (add, mul, min, max, and, or). The order of a floating-point
-    sum changes, and with it its rounding.
+    sum changes, and with it its rounding. A condition on loops that step the reduction goes into
+    the term, which is neutral where it does not hold.
 
-    Errors: E0302 the loop is not serial; E0306 the loop steps an axis of the result; E0320, E0321
-    the block's form; E0323 other writers; E0329 the loop is shared with other blocks; E0332 the
+    Errors: E0302 the loop is not serial; E0306 the loop steps an axis of the result; E0320 a
+    condition; E0323 other writers; E0329 the loop is shared with other blocks; E0332 the
     combination is not known to be associative.
     """
 
@@ -194,7 +199,10 @@ class RFactor(Instruction):
                 f"block '{block.name}' is no associative reduction with a start",
                 notes=("add, mul, min, max, and, or are associative",),
             )
-        if not only_tails(function, site):
+        if any(isinstance(s, If) for s in site.above) or not all(
+            is_tail(block, c, facts_at(function, site.loops)) or _skips_steps(site, c)
+            for c in conjuncts(block.where)
+        ):
             raise self.refuse(
                 function, block, "E0320", f"block '{block.name}' runs under a condition of its own"
             )
@@ -256,10 +264,8 @@ class RFactor(Instruction):
         values = {a.var: substitute(a.binding, over) for a in reduced}
         term = substitute(found.term, values)
         start = identity(found.combine, partial.dtype)
-        for axis in reduced:
-            inside = axis.binding < axis.extent
-            if not prove(inside, facts):
-                term = guarded(substitute(inside, over), term, start)
+        for claim in self._guards(function, site, reduced):
+            term = guarded(substitute(claim, over), term, start)
         indices = (lane.var, *found.indices)
         value = combined(found.combine, Load(partial, indices), term) if rest else term
         conditions = inside_conditions(spatial, [a.binding for a in spatial], facts)
@@ -271,6 +277,17 @@ class RFactor(Instruction):
             conjunction(conditions),
             site.node.span,
         )
+
+    def _guards(
+        self, function: TensorFunction, site: BlockSite, reduced: tuple[IterVar, ...]
+    ) -> tuple[Expr, ...]:
+        """What must hold for a step to count: its axes are in their domains."""
+        facts = facts_at(function, site.loops)
+        if only_tails(function, site):
+            inside = (axis.binding < axis.extent for axis in reduced)
+            return tuple(c for c in inside if not prove(c, facts))
+        # Where that is not what the condition is seen to say, it says so itself.
+        return tuple(c for c in conjuncts(site.node.where) if _skips_steps(site, c))
 
     def _final(
         self,
@@ -307,6 +324,14 @@ class RFactor(Instruction):
         )
         facts = facts_at(function, around)
         return nest_over(block.iters, (*boxes, whole(lane.extent)), facts, taken).around(block)
+
+
+def _skips_steps(site: BlockSite, claim: Expr) -> bool:
+    """Whether a condition is one on loops that step the reduction alone."""
+    own = [x for x in site.loops if uses(claim, (x.var,))]
+    return bool(own) and all(
+        steps(x, site.node, "reduce") and not steps(x, site.node, "spatial") for x in own
+    )
 
 
 def _axis(hint: str, loop: For, kind: str, taken: set[str]) -> IterVar:

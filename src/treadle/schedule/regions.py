@@ -65,6 +65,9 @@ def _range(e: Expr, inner: Mapping[Var, Expr], facts: Facts) -> Range | None:
             return None
         low = a.low + b.low if e.fn == "add" else a.low - (b.end - 1)
         return Range(low, a.extent + b.extent - 1)
+    if e.fn == "neg":
+        x = _range(e.args[0], inner, facts)
+        return None if x is None else Range(ONE - x.end, x.extent)
     if e.fn == "mul":
         return _product(e, inner, facts)
     if e.fn in ("floordiv", "mod"):

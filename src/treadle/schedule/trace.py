@@ -6,22 +6,47 @@ from dataclasses import dataclass, fields
 
 from treadle.base.errors import ScheduleError
 from treadle.ir.analysis import blocks, statements
-from treadle.ir.tensor import For, Scope, TensorFunction
+from treadle.ir.tensor import Annotation, For, Scope, TensorFunction
+from treadle.schedule.annotate import Annotate, Unannotate
+from treadle.schedule.axis_order import ReorderBlockIterVar
+from treadle.schedule.block_layout import TransformBlockLayout
+from treadle.schedule.blockize import Blockize
 from treadle.schedule.cache import CacheRead, CacheWrite, SetScope
+from treadle.schedule.cache_at import ReadAt, WriteAt
+from treadle.schedule.cache_index import CacheIndex
+from treadle.schedule.cache_inplace import CacheInplace
 from treadle.schedule.compute_at import ComputeAt, ReverseComputeAt
+from treadle.schedule.decompose_padding import DecomposePadding
 from treadle.schedule.index_map import IndexMap, index_map, parse_index_map
-from treadle.schedule.inline import ComputeInline, ReverseComputeInline
+from treadle.schedule.inline import ComputeInline
 from treadle.schedule.instruction import Instruction
+from treadle.schedule.intrinsics import TensorIntrin
 from treadle.schedule.layout import TransformLayout
-from treadle.schedule.loops import Fuse, Parallel, Reorder, Split, Unroll, Vectorize
+from treadle.schedule.loops import Fuse, Parallel, Reorder, Unroll, Vectorize
+from treadle.schedule.merge import Merge
+from treadle.schedule.pad_einsum import PadEinsum
+from treadle.schedule.partition import LoopPartition
+from treadle.schedule.prefetch import Prefetch
 from treadle.schedule.reduction import DecomposeReduction, RFactor
+from treadle.schedule.reindex import Reindex, ReindexCacheRead, ReindexCacheWrite
+from treadle.schedule.reverse_inline import FuseReductionEpilogue, ReverseComputeInline
+from treadle.schedule.rolling_buffer import RollingBuffer
+from treadle.schedule.split import Split, Tail
+from treadle.schedule.storage import SetDtype, StorageAlign
+from treadle.schedule.tensorize import Tensorize
+from treadle.schedule.thread_axes import Bind
+from treadle.schedule.unit_loop import AddUnitLoop
 
 Trace = tuple[Instruction, ...]
+Place = IndexMap | Callable[..., tuple[object, ...]]
 
 INSTRUCTIONS: tuple[type[Instruction], ...] = (
-    Split, Fuse, Reorder, Vectorize, Unroll, Parallel, ComputeInline, ReverseComputeInline,
-    ComputeAt, ReverseComputeAt, CacheRead, CacheWrite, SetScope, DecomposeReduction, RFactor,
-    TransformLayout,
+    Split, Fuse, Reorder, Merge, LoopPartition, AddUnitLoop, Vectorize, Unroll, Parallel, Bind,
+    Annotate, Unannotate, Prefetch, ReorderBlockIterVar, ComputeInline, ReverseComputeInline,
+    ComputeAt, ReverseComputeAt, CacheRead, CacheWrite, CacheInplace, CacheIndex,
+    ReadAt, WriteAt, Reindex, ReindexCacheRead, ReindexCacheWrite, SetScope, SetDtype, StorageAlign,
+    DecomposeReduction, RFactor, TransformLayout, TransformBlockLayout, PadEinsum,
+    DecomposePadding, RollingBuffer, FuseReductionEpilogue, Blockize, Tensorize,
 )  # fmt: skip
 
 
@@ -110,9 +135,11 @@ class Schedule:
         """The names of all loops, in the order of the text."""
         return _loop_names(self.function)
 
-    def split(self, loop: str, factors: tuple[int | None, ...]) -> tuple[str, ...]:
-        """Split a loop; the new loops, outermost first."""
-        return self._made(Split(loop, tuple(factors)), _loop_names)
+    def split(
+        self, loop: str, factors: tuple[int | None, ...], tail: Tail = "guard"
+    ) -> tuple[str, ...]:
+        """Split a loop; the new loops, outermost first, then those of a rest."""
+        return self._made(Split(loop, tuple(factors), tail), _loop_names)
 
     def fuse(self, *loops: str) -> str:
         """Fuse loops, outermost first; the new loop."""
@@ -121,6 +148,38 @@ class Schedule:
     def reorder(self, *loops: str, reassociate: bool = False) -> None:
         """Put loops in this order."""
         self.apply(Reorder(loops, reassociate))
+
+    def merge(self, *loops: str) -> None:
+        """Make one nest of sibling nests, down to these loops."""
+        self.apply(Merge(loops))
+
+    def loop_partition(self, loop: str, positions: tuple[int, ...]) -> tuple[str, ...]:
+        """Cut a loop at positions; the new loops, those inside the parts too."""
+        return self._made(LoopPartition(loop, tuple(positions)), _loop_names)
+
+    def add_unit_loop(self, target: str) -> str:
+        """Put a loop or block into a loop of one iteration; that loop."""
+        return self._made(AddUnitLoop(target), _loop_names)[0]
+
+    def reorder_block_iter_var(self, block: str, order: tuple[int, ...]) -> None:
+        """Name the axes of a block in another order."""
+        self.apply(ReorderBlockIterVar(block, tuple(order)))
+
+    def bind(self, loop: str, axis: str, *, reassociate: bool = False) -> None:
+        """Spread a loop over a thread axis."""
+        self.apply(Bind(loop, axis, reassociate))
+
+    def annotate(self, target: str, key: str, value: Annotation) -> None:
+        """Leave a note at a loop or block."""
+        self.apply(Annotate(target, key, value))
+
+    def unannotate(self, target: str, key: str) -> None:
+        """Take a note away."""
+        self.apply(Unannotate(target, key))
+
+    def prefetch(self, buffer: str, loop: str, distance: int) -> None:
+        """Ask for what a loop reads some iterations later."""
+        self.apply(Prefetch(buffer, loop, distance))
 
     def vectorize(self, loop: str, *, reassociate: bool = False) -> None:
         """Run iterations as lanes."""
@@ -158,6 +217,45 @@ class Schedule:
         """Write a buffer through another; the block that copies."""
         return self._made(CacheWrite(block, scope), _block_names)[0]
 
+    def cache_inplace(self, block: str, loop: str, scope: Scope = "register") -> tuple[str, ...]:
+        """Hold the tile that a loop's body updates; the new loops, outermost first: those that
+        start it, read it and write it back.
+        """
+        return self._made(CacheInplace(block, loop, scope), _loop_names)
+
+    def cache_index(self, block: str, buffer: str, dimension: int, scope: Scope = "stack") -> str:
+        """Work out an index ahead; the block that does."""
+        return self._made(CacheIndex(block, buffer, dimension, scope), _block_names)[0]
+
+    def read_at(self, block: str, buffer: str, loop: str, scope: Scope) -> str:
+        """Copy what a block reads in an iteration of a loop; the block that copies."""
+        return self._made(ReadAt(block, buffer, loop, scope), _block_names)[0]
+
+    def write_at(self, block: str, loop: str, scope: Scope) -> str:
+        """Copy what a block has written in an iteration of a loop; the block that copies."""
+        return self._made(WriteAt(block, loop, scope), _block_names)[0]
+
+    def reindex(self, block: str, buffer: str) -> str:
+        """Access a buffer at the block's axes, through a copy; the block that copies."""
+        return self._made(Reindex(block, buffer), _block_names)[0]
+
+    def reindex_cache_read(self, block: str, buffer: str, scope: Scope, place: Place) -> str:
+        """Read through a copy laid out by the block's axes; the block that copies."""
+        made = ReindexCacheRead(block, buffer, scope, _as_map(place))
+        return self._made(made, _block_names)[0]
+
+    def reindex_cache_write(self, block: str, scope: Scope, place: Place) -> str:
+        """Write through a buffer laid out by the block's axes; the block that copies."""
+        return self._made(ReindexCacheWrite(block, scope, _as_map(place)), _block_names)[0]
+
+    def set_dtype(self, buffer: str, dtype: str) -> None:
+        """Hold a buffer of the function's own as another type."""
+        self.apply(SetDtype(buffer, dtype))
+
+    def storage_align(self, buffer: str, axis: int, factor: int, offset: int = 0) -> None:
+        """Put the rows of a buffer of the function's own at other distances."""
+        self.apply(StorageAlign(buffer, axis, factor, offset))
+
     def set_scope(self, buffer: str, scope: Scope) -> None:
         """Place a buffer of the function's own."""
         self.apply(SetScope(buffer, scope))
@@ -171,14 +269,47 @@ class Schedule:
         return self._made(RFactor(loop), _block_names)[0]
 
     def transform_layout(
-        self, buffer: str, layout: "IndexMap | Callable[..., tuple[object, ...]]"
+        self, buffer: str, layout: Place, pad_value: float | None = None
     ) -> tuple[str, ...]:
         """Store a buffer in another order; the new dimensions, as text."""
         change = layout if isinstance(layout, IndexMap) else index_map(layout)
-        instruction = TransformLayout(buffer, change)
+        instruction = TransformLayout(buffer, change, pad_value)
         shape = instruction.new_shape(self.function)
         self.apply(instruction)
         return tuple(str(d) for d in shape)
+
+    def transform_block_layout(self, block: str, layout: Place) -> tuple[str, ...]:
+        """Count the points of a block by other axes; the new loops, outermost first."""
+        change = layout if isinstance(layout, IndexMap) else index_map(layout)
+        return self._made(TransformBlockLayout(block, change), _loop_names)
+
+    def pad_einsum(self, block: str, padding: tuple[int, ...]) -> tuple[str, ...]:
+        """Round the axes of a contraction up to multiples; the blocks that copy."""
+        return self._made(PadEinsum(block, tuple(padding)), _block_names)
+
+    def decompose_padding(self, block: str, loop: str) -> tuple[str, ...]:
+        """Fill the border of a padding apart from its inside; the blocks that fill."""
+        return self._made(DecomposePadding(block, loop), _block_names)
+
+    def rolling_buffer(self, block: str, buffer: str) -> None:
+        """Keep what overlapping windows share in a circular buffer."""
+        self.apply(RollingBuffer(block, buffer))
+
+    def fuse_reduction_epilogue(
+        self, reduction: str, block: str, *, reassociate: bool = False
+    ) -> None:
+        """Start a reduction with what its consumer would combine it with."""
+        self.apply(FuseReductionEpilogue(reduction, block, reassociate))
+
+    def blockize(self, loop: str) -> str:
+        """Make one block of a loop and all in it; that block."""
+        return self._made(Blockize(loop), _block_names)[0]
+
+    def tensorize(
+        self, target: str, intrin: "str | TensorIntrin", *, reassociate: bool = False
+    ) -> None:
+        """Let a tensor intrinsic do what a loop, or a block of ``blockize``, does."""
+        self.apply(Tensorize(target, intrin, reassociate))
 
     def _made(
         self, instruction: Instruction, of: Callable[[TensorFunction], tuple[str, ...]]
@@ -186,6 +317,10 @@ class Schedule:
         before = frozenset(of(self.function))
         self.apply(instruction)
         return tuple(name for name in of(self.function) if name not in before)
+
+
+def _as_map(place: Place) -> IndexMap:
+    return place if isinstance(place, IndexMap) else index_map(place)
 
 
 def _loop_names(function: TensorFunction) -> tuple[str, ...]:

@@ -294,6 +294,7 @@ _INT: dict[str, Rule] = {
     "or": _op("or"),
     "xor": _op("xor"),
     "invert": _invert,
+    "popcount": _intrinsic("ctpop"),
     "shl": _shift_left,
     "shr": _signed(_shift_right_sign, _shift_right_zero),
     "isnan": _never,

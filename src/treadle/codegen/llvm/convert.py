@@ -5,7 +5,14 @@ The software forms of half precision use the well-known scaling by a power of tw
 "float->half variants", 2012).
 """
 
-from treadle.codegen.llvm.types import Operand, computing, constant, is_half, scalar_register
+from treadle.codegen.llvm.types import (
+    Operand,
+    computing,
+    constant,
+    is_half,
+    register_type,
+    scalar_register,
+)
 from treadle.codegen.llvm.writer import Writer
 from treadle.expr.dtype import DType, f32, f64
 
@@ -151,5 +158,5 @@ def _int_to_float(w: Writer, x: Operand, source: DType, result: DType) -> Operan
 
 def bitcast(w: Writer, x: Operand, result: DType) -> Operand:
     """The same bits as another type of the same width."""
-    kind = scalar_register(result)
-    return x if kind == x.type.strip("<>").split(" ")[-1] else w.convert("bitcast", x, kind)
+    kind = register_type(result)
+    return x if kind == x.type else w.assign(kind, f"bitcast {x} to {kind}")

@@ -9,6 +9,7 @@ from treadle.base.errors import InternalError
 from treadle.codegen.llvm.arithmetic import elementwise
 from treadle.codegen.llvm.convert import bitcast, cast
 from treadle.codegen.llvm.division import divide_naturals
+from treadle.codegen.llvm.dot import dot, maddubs
 from treadle.codegen.llvm.load_store import load
 from treadle.codegen.llvm.memory import Place, place_of, strides
 from treadle.codegen.llvm.types import Operand, const_operand, is_half, memory_type
@@ -194,6 +195,10 @@ class Evaluator:
             return bitcast(w, args[0], x.dtype)
         if x.fn == "select":
             return self._select(x, args)
+        if x.fn == "dot":
+            return dot(w, *args, kinds=(source, x.args[1].dtype, x.args[2].dtype))
+        if x.fn == "maddubs":
+            return maddubs(w, *args, lanes=source.lanes)
         if x.fn in VECTOR_FUNCTIONS:
             return vector_function(w, x.fn, args, source, x.dtype)
         return elementwise(w, x.fn, source, args)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _ZEROS = "@treadle.zeros = internal constant [256 x i8] zeroinitializer, align 64"
 _DUMMY_BYTES = 256
-# Strides up to this are loaded as one vector with gaps.
+# Strides up to this are loaded as neighbouring vectors, of which lanes are kept.
 _NEAR = 4
 
 
@@ -102,6 +102,8 @@ def _load_lanes(e: Evaluator, buffer: Buffer, place: Place, mask: Operand | None
     stride = place.constant_stride
     if stride == 1:
         return _load_row(e, buffer, place, mask)
+    if stride is not None and 1 < stride <= _NEAR:
+        return _load_spread(e, buffer, place, stride, mask)
     if stride is None or mask is not None:
         return _gather(e, buffer, place, mask)
     if stride == 0:
@@ -109,24 +111,57 @@ def _load_lanes(e: Evaluator, buffer: Buffer, place: Place, mask: Operand | None
     if stride == -1:
         last = Place(place.offset - (place.lanes - 1), place.lanes, number(1))
         return _reverse(e, _load_row(e, buffer, last, None), place.lanes)
-    if 1 < stride <= _NEAR:
-        return _load_spread(e, buffer, place, stride)
     return _load_each(e, buffer, place, stride)
 
 
-def _load_spread(e: Evaluator, buffer: Buffer, place: Place, stride: int) -> Operand:
-    """Lanes a few elements apart: one long vector from the first to the last, of which some are
-    kept.
+def _load_spread(
+    e: Evaluator, buffer: Buffer, place: Place, stride: int, mask: Operand | None
+) -> Operand:
+    """Lanes a few elements apart: the vectors that lie one after the other from the first to the
+    last, of which some lanes are kept. The last vector ends with the last element; with a mask,
+    only the elements that are kept are touched.
     """
-    w = e.writer
-    length = (place.lanes - 1) * stride + 1
-    kind = f"<{length} x {scalar_memory(buffer.dtype)}>"
-    pointer = e.pointer(buffer, place.offset)
-    whole = w.assign(kind, f"load {kind}, {pointer}, align {_alignment(buffer)}")
-    kept = ", ".join(f"i32 {lane * stride}" for lane in range(place.lanes))
-    result = f"<{place.lanes} x {scalar_memory(buffer.dtype)}>"
-    picks = f"<{place.lanes} x i32> <{kept}>"
-    return w.assign(result, f"shufflevector {whole}, {kind} poison, {picks}")
+    lanes = place.lanes
+    starts = [k * lanes for k in range(stride - 1)] + [(lanes - 1) * (stride - 1)]
+    parts: list[tuple[Operand, _Picks]] = []
+    left = list(range(lanes))
+    for start in starts:
+        here = {k: k * stride - start for k in left if k * stride < start + lanes}
+        left = [k for k in left if k not in here]
+        row = Place(place.offset + start, lanes, number(1))
+        wanted = None if mask is None else _spread_mask(e, mask, here, lanes)
+        picks = [here.get(k) for k in range(lanes)]
+        parts.append((_load_row(e, buffer, row, wanted), picks))
+    while len(parts) > 1:
+        pairs = zip(parts[::2], parts[1::2], strict=False)
+        parts = [_picked(e, a, b) for a, b in pairs] + parts[len(parts) // 2 * 2 :]
+    return parts[0][0]
+
+
+_Picks = list[int | None]
+"""For each lane of a result, the lane that it is taken from, if it is."""
+
+
+def _spread_mask(e: Evaluator, mask: Operand, here: dict[int, int], lanes: int) -> Operand:
+    """The mask of a vector of which lane ``here[k]`` becomes lane k."""
+    source = {at: k for k, at in here.items()}
+    order = ", ".join(f"i32 {source.get(at, lanes)}" for at in range(lanes))
+    none = f"<{lanes} x i1> zeroinitializer"
+    return e.writer.assign(mask.type, f"shufflevector {mask}, {none}, <{lanes} x i32> <{order}>")
+
+
+def _picked(
+    e: Evaluator, a: tuple[Operand, _Picks], b: tuple[Operand, _Picks]
+) -> tuple[Operand, _Picks]:
+    """One vector with the lanes that are picked from two, each in its place."""
+    lanes = len(a[1])
+    both = [
+        i if i is not None else None if j is None else j + lanes
+        for i, j in zip(a[1], b[1], strict=True)
+    ]
+    order = ", ".join("i32 poison" if i is None else f"i32 {i}" for i in both)
+    whole = e.writer.assign(a[0].type, f"shufflevector {a[0]}, {b[0]}, <{lanes} x i32> <{order}>")
+    return whole, [None if i is None else k for k, i in enumerate(both)]
 
 
 def _load_row(e: Evaluator, buffer: Buffer, place: Place, mask: Operand | None) -> Operand:

@@ -1,4 +1,4 @@
-"""Functions between scalars and vectors: ramps, broadcasts, horizontal reductions."""
+"""Functions between scalars and vectors: ramps, broadcasts, shuffles, horizontal reductions."""
 
 from treadle.base.errors import CodegenError
 from treadle.codegen.llvm.convert import narrow, widen
@@ -9,23 +9,26 @@ from treadle.codegen.llvm.types import (
     lane_numbers,
     scalar_register,
     suffix,
+    vector_of,
 )
-from treadle.codegen.llvm.writer import Writer
+from treadle.codegen.llvm.writer import Writer, split_type
 from treadle.expr.dtype import DType
 
 VECTOR_FUNCTIONS = frozenset(
-    {"ramp", "broadcast", "reduce_add", "reduce_mul", "reduce_min", "reduce_max"}
+    {"ramp", "broadcast", "shuffle", "reduce_add", "reduce_mul", "reduce_min", "reduce_max"}
 )
 
 
 def vector_function(
     w: Writer, fn: str, args: tuple[Operand, ...], source: DType, result: DType
 ) -> Operand:
-    """Apply ``ramp``, ``broadcast`` or a horizontal reduction."""
+    """Apply ``ramp``, ``broadcast``, ``shuffle`` or a horizontal reduction."""
     if fn == "broadcast":
         return w.splat(args[0], result.lanes)
     if fn == "ramp":
         return ramp(w, args[0], args[1], result.lanes)
+    if fn == "shuffle":
+        return _shuffle(w, args[0], args[1], tuple(int(x.name) for x in args[2:]))
     return _reduce(w, fn.removeprefix("reduce_"), args[0], source)
 
 
@@ -36,6 +39,12 @@ def ramp(w: Writer, base: Operand, stride: Operand, lanes: int) -> Operand:
     else:
         steps = w.op("mul", lane_numbers(lanes, base.type), w.splat(stride, lanes))
     return steps if base.name == "0" else w.op("add", w.splat(base, lanes), steps)
+
+
+def _shuffle(w: Writer, a: Operand, b: Operand, lanes: tuple[int, ...]) -> Operand:
+    picks = ", ".join(f"i32 {lane}" for lane in lanes)
+    kind = vector_of(split_type(a.type)[1], len(lanes))
+    return w.assign(kind, f"shufflevector {a}, {b}, <{len(lanes)} x i32> <{picks}>")
 
 
 _INTEGER = {"add": "add", "mul": "mul"}

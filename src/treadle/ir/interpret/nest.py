@@ -96,7 +96,7 @@ def _free_loops(loops: list[For], block: Block, feeds: dict[Var, set[Var]]) -> s
     ordered: set[Var] = set()
     for axis in block.iters:
         (spatial if axis.kind == "spatial" else ordered).update(feeds[axis.var])
-    for access in accesses(block.body + block.init):
+    for access in accesses(block.body + block.init, lanes=False):
         ordered.update(_variables_of(access))
     for stmt in statements(block.body + block.init):
         if isinstance(stmt, Store):
@@ -116,7 +116,7 @@ def _keys(block: Block, inside: set[Var]) -> tuple[tuple[Expr, ...], ...] | None
     """For each buffer written, the indices that all accesses share and that depend on free loops
     alone.
     """
-    within = accesses(block.body + block.init)
+    within = accesses(block.body + block.init, lanes=False)
     written = {a.buffer for a in within if a.kind == "store"}
     outside = (*(axis.binding for axis in block.iters), *_optional(block.where))
     if any(load.buffer in written for load in loads(*outside)):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from treadle.base.errors import InternalError
-from treadle.expr.dtype import DType, boolean, f32, i64, parse_dtype
+from treadle.expr.dtype import DType, boolean, f32, i8, i16, i64, parse_dtype, u8
 from treadle.expr.functions import FUNCTIONS
 from treadle.expr.scalar import Const, Expr, Number, Var, apply, const
 from treadle.ir.parser.source import Source, call_name, keywords
@@ -35,6 +35,7 @@ _COMPARE: dict[type[ast.cmpop], str] = {
 }
 _TYPED = frozenset({"cast", "bitcast", "ramp", "broadcast"})
 _REDUCTIONS = frozenset({"reduce_add", "reduce_mul", "reduce_min", "reduce_max"})
+_VECTORS = frozenset({"shuffle", "dot", "maddubs"})
 
 
 @dataclass(eq=False)
@@ -172,20 +173,43 @@ def _application(scope: Scope, node: ast.Call, name: str) -> Expr:
             raise scope.source.error("E0003", f"{name} ends with a type", node)
         dtype = dtype_of(scope.source, arguments.pop())
     operands = [scope.operand(a) for a in arguments]
-    if name in _TYPED or name in _REDUCTIONS:
+    if name in _TYPED or name in _REDUCTIONS or name in _VECTORS:
         operands = [x if isinstance(x, Expr) else const(x, _natural(x)) for x in operands]
-    if len(operands) != FUNCTIONS[name].arity:
-        arity = FUNCTIONS[name].arity
+    arity = FUNCTIONS[name].arity
+    if len(operands) != arity and not (FUNCTIONS[name].variadic and len(operands) > arity):
         raise scope.source.error(
             "E0003", f"{name} takes {arity} operands, and {len(operands)} were given", node
         )
     if name in _REDUCTIONS:
         dtype = operands[0].dtype.scalar  # type: ignore[union-attr]  (numbers became constants)
+    elif name in _VECTORS:
+        dtype = _vector_result(scope, node, name, [x for x in operands if isinstance(x, Expr)])
     elif name == "select":
         arms = [x for x in operands[1:] if isinstance(x, Expr)]
         dtype = arms[0].dtype if arms else _natural(operands[1])  # type: ignore[arg-type]
         _same_arms(scope, node, arms)
     return scope.built(node, name, *operands, dtype=dtype)
+
+
+def _vector_result(scope: Scope, node: ast.Call, name: str, operands: list[Expr]) -> DType:
+    """The type of a function of whole vectors, which follows from its operands."""
+    types = [x.dtype for x in operands]
+    if name == "shuffle":
+        if types[0] != types[1] or not all(isinstance(x, Const) for x in operands[2:]):
+            raise scope.source.error("E0005", "shuffle takes two vectors of one type, lanes", node)
+        return types[0].scalar.vector(len(operands) - 2)
+    if name == "dot":
+        if types[1].lanes != types[2].lanes or types[1].lanes not in (
+            2 * types[0].lanes,
+            4 * types[0].lanes,
+        ):
+            raise scope.source.error(
+                "E0005", "dot takes a vector, and two of 2 or 4 times its lanes", node
+            )
+        return types[0]
+    if types != [u8.vector(types[0].lanes), i8.vector(types[0].lanes)]:
+        raise scope.source.error("E0005", "maddubs takes vectors of u8 and of i8", node)
+    return i16.vector(types[0].lanes // 2)
 
 
 def _same_arms(scope: Scope, node: ast.Call, arms: list[Expr]) -> None:

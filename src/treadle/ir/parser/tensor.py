@@ -9,7 +9,10 @@ from treadle.expr.scalar import Expr, Var, variables
 from treadle.ir.parser.expressions import Scope, dims_of, dtype_of, element
 from treadle.ir.parser.source import Source, call_name, keywords
 from treadle.ir.tensor import (
+    THREAD_AXES,
     Allocate,
+    Annotation,
+    Annotations,
     Block,
     Buffer,
     For,
@@ -23,6 +26,7 @@ from treadle.ir.tensor import (
     Stmt,
     Store,
     TensorFunction,
+    ThreadAxis,
 )
 from treadle.ir.tensor import Scope as MemoryScope
 
@@ -34,6 +38,7 @@ _LOOPS: dict[str, LoopKind] = {
     "vectorized": "vectorized",
     "unrolled": "unrolled",
 }
+_THREADS: dict[str, ThreadAxis] = {axis: axis for axis in THREAD_AXES}
 _AXES: dict[str, IterKind] = {"spatial": "spatial", "reduction": "reduce"}
 _SCOPES: dict[str, MemoryScope] = {"global": "global", "stack": "stack", "register": "register"}
 _PARAMS = "write Buffer[(n, 64), f32], Output[(n,), f32], or i64"
@@ -154,17 +159,48 @@ class _Reader:
         return reader(self, node)
 
     def _for(self, node: ast.For) -> For:
-        kind = _LOOPS.get(call_name(node.iter) or "")
+        kind = self._loop_kind(node.iter)
         if kind is None or not isinstance(node.target, ast.Name):
             raise self.source.error(
                 "E0003",
                 "a loop runs over one name",
                 node.iter,
-                help=f"write for i in range(n): or {', '.join(list(_LOOPS)[1:])}",
+                help=f"write for i in range(n): or {', '.join(list(_LOOPS)[1:])}, thread",
             )
-        (extent,) = self._arguments(node.iter, 1)
+        assert isinstance(node.iter, ast.Call)
+        extent = self._arguments(node.iter, 1 + (kind in THREAD_AXES), annotated=True)[0]
+        noted = self._annotations(node.iter)
         var = self._define(Var(node.target.id), node.target)
-        return For(var, self.scope.expr(extent), self.body(node.body), kind, self.source.span(node))
+        extent, body = self.scope.expr(extent), self.body(node.body)
+        return For(var, extent, body, kind, self.source.span(node), noted)
+
+    def _loop_kind(self, node: ast.expr) -> LoopKind | None:
+        name = call_name(node)
+        if name != "thread" or not isinstance(node, ast.Call) or len(node.args) != 2:
+            return _LOOPS.get(name or "")
+        found = node.args[1].value if isinstance(node.args[1], ast.Constant) else None
+        axis = _THREADS.get(found) if isinstance(found, str) else None
+        if axis is None:
+            raise self.source.unknown("thread axis", str(found), THREAD_AXES, node.args[1])
+        return axis
+
+    def _annotations(self, node: ast.Call) -> Annotations:
+        """What the keywords of a loop's or block's head say, by name."""
+        found: dict[str, Annotation] = {}
+        for keyword in node.keywords:
+            try:
+                value = ast.literal_eval(keyword.value)
+            except ValueError:
+                value = None
+            if keyword.arg is None or not isinstance(value, Annotation):
+                raise self.source.error(
+                    "E0003",
+                    "an annotation is a name and a number, a truth value or a text",
+                    keyword,
+                    help='write range(n, hint=4) or block("Y", hint="near")',
+                )
+            found[keyword.arg] = value
+        return tuple(sorted(found.items()))
 
     def _with(self, node: ast.With) -> Block:
         (item, *more) = node.items
@@ -172,7 +208,9 @@ class _Reader:
             raise self.source.error(
                 "E0003", "a block was expected", item.context_expr, help='write with block("name"):'
             )
-        (name,) = self._arguments(item.context_expr, 1)
+        assert isinstance(item.context_expr, ast.Call)
+        (name,) = self._arguments(item.context_expr, 1, annotated=True)
+        noted = self._annotations(item.context_expr)
         if not isinstance(name, ast.Constant) or not isinstance(name.value, str):
             raise self.source.error("E0003", "a block's name is in quotes", name)
         rest = list(node.body)
@@ -190,7 +228,7 @@ class _Reader:
             init = self.body(rest[0].body)
             rest.pop(0)
         body = self.body(rest)
-        return Block(name.value, tuple(axes), body, init, where, self.source.span(node))
+        return Block(name.value, tuple(axes), body, init, where, self.source.span(node), noted)
 
     def _axis(self, node: ast.stmt) -> IterVar | None:
         if not isinstance(node, ast.Assign) or not isinstance(node.targets[0], ast.Name):
@@ -283,9 +321,9 @@ class _Reader:
         mask = self.scope.expr(given["mask"]) if "mask" in given else None
         return Store(buffer, indices, value, mask, self.source.span(node))
 
-    def _arguments(self, node: ast.expr, count: int) -> list[ast.expr]:
+    def _arguments(self, node: ast.expr, count: int, annotated: bool = False) -> list[ast.expr]:
         assert isinstance(node, ast.Call)
-        if len(node.args) != count or node.keywords:
+        if len(node.args) != count or (node.keywords and not annotated):
             raise self.source.error(
                 "E0003", f"{call_name(node)} takes {count} argument{'s' * (count > 1)}", node
             )
