@@ -20,17 +20,18 @@ llvm.initialize_all_asmprinters()
 
 DTYPES = {32: np.float32, 64: np.float64}
 HOST = llvm.get_host_cpu_features()
+HOST_FEATURES = frozenset(name for name, present in HOST.items() if present)
 NAMES = tuple(MATH_FUNCTIONS)
 REQUIRED_FEATURE = {"x86-64": "sse2", "x86-64-v2": "sse4.2", "x86-64-v3": "fma"}
 CPUS = ("native", *(cpu for cpu, feature in REQUIRED_FEATURE.items() if HOST.get(feature, False)))
 MACHINES = [(cpu, lanes) for cpu in CPUS for lanes in (1, 4, 8, 16)]
 
 
-def module_text(names, bits, lanes):
+def module_text(names, bits, lanes, features=frozenset()):
     """Return a module with one loop over arrays for each function of ``names``."""
     kind = {32: "float", 64: "double"}[bits]
     vector = kind if lanes == 1 else f"<{lanes} x {kind}>"
-    lines = [link_math(*((name, bits, lanes) for name in names))]
+    lines = [link_math(*((name, bits, lanes) for name in names), features=features)]
     for name in names:
         inputs = "xy"[: arity(name)]
         symbol = math_function(name, bits, lanes).symbol
@@ -78,10 +79,13 @@ def inlined(text, tm):
 
 
 @functools.cache
-def compiled(bits, lanes, cpu, names=NAMES):
-    """Return a dictionary of callables, name -> f(*arrays), compiled for ``cpu``."""
+def compiled(bits, lanes, cpu, names=NAMES, features=HOST_FEATURES):
+    """Return a dictionary of callables, name -> f(*arrays), compiled for ``cpu``; ``features``
+    count for the native one.
+    """
     tm = machine(cpu)
-    image = tm.emit_object(inlined(module_text(names, bits, lanes), tm))
+    used = features if cpu == "native" else frozenset()
+    image = tm.emit_object(inlined(module_text(names, bits, lanes, used), tm))
     jit = llvm.create_lljit_compiler(machine(cpu))
     builder = llvm.JITLibraryBuilder().add_object_img(image)
     for name in names:
@@ -145,7 +149,7 @@ BOUND = {
     (32, "erf"): 6,
     (32, "erfc"): 6,
     (64, "erfc"): 6,
-    (32, "gelu_erf"): 6,
+    (32, "gelu_erf"): 7,
     (64, "gelu_erf"): 6,
     (64, "lgamma"): 6,
 }
@@ -290,6 +294,24 @@ def test_every_number_of_lanes_gives_the_same_bits(name, bits):
     inputs = arguments(name, bits, 200, seed=4)
     scalar = compiled(bits, 1, "native")[name](*inputs)
     assert agree(compiled(bits, 8, "native")[name](*inputs), scalar).all()
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 3, 4, 8, 16, 64])
+@pytest.mark.parametrize("bits", [32, 64])
+def test_the_features_of_the_cpu_do_not_change_the_bits(bits, lanes):
+    for name in ("exp", "exp2", "gelu_erf", "erfc"):
+        inputs = arguments(name, bits, 500, seed=5)
+        plain = compiled(bits, lanes, "native", (name,), frozenset())[name](*inputs)
+        assert agree(compiled(bits, lanes, "native", (name,))[name](*inputs), plain).all()
+
+
+@pytest.mark.parametrize(("lanes", "count"), [(1, 1), (4, 1), (8, 1), (16, 1), (64, 4)])
+def test_a_cpu_with_avx512_scales_in_one_instruction_for_each_register(lanes, count):
+    triple, cpu, features = "x86_64-linux-gnu", "x86-64-v4", frozenset({"avx512f", "avx512vl"})
+    tm = llvm.Target.from_triple(triple).create_target_machine(cpu=cpu, features="", opt=2)
+    module = inlined(module_text(("exp",), 32, lanes, features), tm)
+    module.triple = triple
+    assert len(re.findall(r"\svscalef[ps]s\s", tm.emit_assembly(module))) == count
 
 
 @pytest.mark.parametrize("name", ["tanh", "erf"])

@@ -12,14 +12,17 @@ from treadle.passes.legalize import decompose, legalize
 from treadle.passes.lift_workspace import lift_workspace
 from treadle.passes.lower_loops import lower_loops
 from treadle.passes.materialize import materialize
-from treadle.passes.merge_axes import merge_axes
+from treadle.passes.narrow_products import narrow_products
 from treadle.passes.pipeline import Pipeline, module_pass
 from treadle.passes.prepare_entry import keep_names, prepare_entry
 from treadle.passes.resolve_casts import resolve_casts
 from treadle.passes.restore_views import restore_views
+from treadle.passes.separate_padding import separate_padding
 from treadle.passes.sink_reshapes import sink_reshapes
 from treadle.target import Target
 from treadle.tune.apply import apply_schedules
+from treadle.tune.collapse_axes import collapse_axes
+from treadle.tune.layouts import assign_layouts
 
 
 def lower_all_loops(module: Module) -> Module:
@@ -37,7 +40,8 @@ def graph_pipeline() -> Pipeline:
             module_pass(canonicalize),
             module_pass(decompose),
             module_pass(check_indices),
-            module_pass(merge_axes),
+            module_pass(narrow_products),
+            module_pass(separate_padding),
             module_pass(sink_reshapes),
             module_pass(canonicalize),
             module_pass(prepare_entry),
@@ -55,8 +59,10 @@ def loop_pipeline(
     return Pipeline(
         (
             module_pass(legalize, writes=Level.LOOP),
-            module_pass(fuse, reads=Level.LOOP),
+            module_pass(fuse, reads=Level.LOOP).configure(chains=not strict),
             module_pass(restore_views, reads=Level.LOOP),
+            module_pass(assign_layouts, reads=Level.LOOP).configure(target=target),
+            module_pass(collapse_axes, reads=Level.LOOP),
             module_pass(drop_unused, reads=Level.LOOP),
             module_pass(apply_schedules, reads=Level.LOOP).configure(
                 target=target, threads=threads, cache=cache, strict=strict

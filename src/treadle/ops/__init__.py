@@ -93,6 +93,7 @@ from treadle.ops.elementwise import (
 )
 from treadle.ops.grid_sample import GridSample
 from treadle.ops.index import Gather, GatherElements, GatherNd, OneHot, ScatterElements, ScatterNd
+from treadle.ops.integer_product import IntegerMatmul
 from treadle.ops.normalize import LayerNorm, LogSoftmax, RmsNorm, Softmax
 from treadle.ops.pad import Pad
 from treadle.ops.pool import AvgPool, LpPool, MaxPool, MaxUnpool
@@ -184,7 +185,7 @@ OPS: tuple[type[Op], ...] = (
     *(Reshape, Permute, Expand, Slice, Concat, Tile, Flip, Roll, Triangular, Pad),
     *(Gather, GatherElements, GatherNd, ScatterElements, ScatterNd, OneHot, Sort, TopK),
     # contractions, windows and sampling
-    *(Matmul, Einsum, Conv, ConvTranspose, Im2col, Col2im),
+    *(Matmul, IntegerMatmul, Einsum, Conv, ConvTranspose, Im2col, Col2im),
     *(MaxPool, AvgPool, AdaptiveAvgPool, AdaptiveMaxPool, LpPool, MaxUnpool, Resize, GridSample),
     # normalizations
     *(Softmax, LogSoftmax, LayerNorm, RmsNorm, BatchNorm, GroupNorm, InstanceNorm, Lrn, Attention),

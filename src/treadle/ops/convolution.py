@@ -1,7 +1,7 @@
 """Convolutions in one to three dimensions, their transposes, and windows as columns."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product as points
 
 import numpy as np
@@ -225,6 +225,13 @@ class Conv(Op):
 
         loops.emit(b, total, padded, weight)
         return _finish(b, total, out, bias)
+
+    def unpadded(self) -> tuple[Pads, float, Op] | None:
+        """The border of zeros."""
+        if not any(map(any, self.padding)):
+            return None
+        none = ((0, 0),) * len(self.padding)
+        return ((0, 0), (0, 0), *self.padding), 0.0, replace(self, padding=none)
 
     def vjp(
         self, args: tuple[Traced, ...], outs: tuple[Traced, ...], douts: tuple[Traced, ...]

@@ -114,7 +114,9 @@ class Softmax(Op):
         return (e / total).astype(arrays[0].dtype)
 
     def lower(self, *types: TensorType) -> TensorFunction:
-        """The largest of each row, exponentials relative to it, their sum, the quotients."""
+        """The largest of each row, exponentials relative to it, their sum, the shares: products
+        with the sum's reciprocal, for a sum is at least one.
+        """
         r = _Rows.of(self, types[0], self.axis)
         largest = r.reduce("largest", r.element, "max")
         powers = r.b.temp(r.x.shape, r.dtype, "powers")
@@ -126,7 +128,7 @@ class Softmax(Op):
 
         def share(*i: Expr) -> Expr:
             whole = self._seen(total[r.row(i)], Const(0, r.dtype), 1)
-            return cast(powers[i] / whole, r.out.dtype)
+            return cast(powers[i] * (Const(1, r.dtype) / whole), r.out.dtype)
 
         r.b.compute(powers, power)
         total = r.reduce("total", lambda i: powers[i])

@@ -1,6 +1,7 @@
 """Pooling over windows: maximum, average, p-norm, and the inverse of the maximum."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import inf
 
 import numpy as np
 
@@ -221,6 +222,13 @@ class MaxPool(Op):
             for index, size in zip(source, x.shape[2:], strict=True):
                 conditions += inside(index, size)
         return select(all_of(conditions), flat_index(source, x.shape[2:]), identity("min", i64))
+
+    def unpadded(self) -> tuple[Pads, float, Op] | None:
+        """The border of what is less than everything, where that is a number of every dtype."""
+        if not any(map(any, self.padding)) or self.ceil_mode or self.indices:
+            return None
+        none = ((0, 0),) * len(self.padding)
+        return ((0, 0), (0, 0), *self.padding), -inf, replace(self, padding=none)
 
     def vjp(
         self, args: tuple[Traced, ...], outs: tuple[Traced, ...], douts: tuple[Traced, ...]

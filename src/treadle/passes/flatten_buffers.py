@@ -6,13 +6,15 @@ symbols that the shapes bound become scalar parameters, in the same order, so th
 difference.
 """
 
+from collections.abc import Mapping
+
 from treadle.base.rewrite import replace_fields
 from treadle.expr.bounds import Facts
 from treadle.expr.scalar import Expr, Var, transform
 from treadle.expr.simplify import simplify
 from treadle.ir.analysis import allocated, element_count, facts_of, flat_index, statements, symbols
-from treadle.ir.tensor import Allocate, Buffer, For, If, Load, Stmt, Store, TensorFunction
-from treadle.passes.statements import Body, facts_inside, map_expressions
+from treadle.ir.tensor import Buffer, For, If, Load, Stmt, Store, TensorFunction
+from treadle.passes.statements import Body, Statements, facts_inside
 
 
 def flatten_buffers(function: TensorFunction) -> TensorFunction:
@@ -27,41 +29,43 @@ def flatten_buffers(function: TensorFunction) -> TensorFunction:
     lanes = frozenset(
         s.var for s in statements(function.body) if isinstance(s, For) and s.kind == "vectorized"
     )
-    body = _Flatten(flat, lanes).body(function.body, facts)
+    body = _Flatten(flat, lanes, facts).body(function.body)
     return replace_fields(function, params=params, body=body, assumes=tuple(dict.fromkeys(assumes)))
 
 
-class _Flatten:
-    def __init__(self, flat: dict[Buffer, Buffer], lanes: frozenset[Var]) -> None:
-        self.flat, self.lanes = flat, lanes
+class _Flatten(Statements):
+    """Exchange buffers for those of one dimension, under what loops and conditions around say."""
 
-    def body(self, body: Body, facts: Facts) -> Body:
-        return tuple([self.statement(s, facts) for s in body])
+    def __init__(self, flat: Mapping[Buffer, Buffer], lanes: frozenset[Var], facts: Facts) -> None:
+        super().__init__(lambda e: transform(e, self.load), flat)
+        self.lanes, self.facts = lanes, facts
 
-    def statement(self, s: Stmt, facts: Facts) -> Stmt:
+    def statement(self, s: Stmt) -> Stmt:
+        """One statement; what is inside it knows more."""
+        if not isinstance(s, For | If):
+            return super().statement(s)
         if isinstance(s, For):
-            inner = self.body(s.body, facts.with_range(s.var, s.extent))
-            return For(s.var, self.expression(s.extent, facts), inner, s.kind, s.span)
-        if isinstance(s, If):
-            inside = self.body(s.body, facts_inside(facts, s.condition, self.lanes))
-            condition = self.expression(s.condition, facts)
-            return If(condition, inside, self.body(s.orelse, facts), s.span)
-        if isinstance(s, Allocate):
-            return Allocate(self.flat.get(s.buffer, s.buffer), s.span)
-        changed = map_expressions((s,), lambda e: self.expression(e, facts))[0]
-        if isinstance(changed, Store) and changed.buffer in self.flat:
-            place = simplify(flat_index(changed.buffer, changed.indices), facts)
-            return Store(
-                self.flat[changed.buffer], (place,), changed.value, changed.mask, changed.span
-            )
-        return changed
+            inside = self.facts.with_range(s.var, s.extent)
+            return replace_fields(s, extent=self.change(s.extent), body=self.under(inside, s.body))
+        inside = facts_inside(self.facts, s.condition, self.lanes)
+        body, orelse = self.under(inside, s.body), self.body(s.orelse)
+        return replace_fields(s, condition=self.change(s.condition), body=body, orelse=orelse)
 
-    def expression(self, x: Expr, facts: Facts) -> Expr:
-        def visit(e: Expr) -> Expr | None:
-            if not isinstance(e, Load) or e.buffer not in self.flat:
-                return None
-            return Load(
-                self.flat[e.buffer], (simplify(flat_index(e.buffer, e.indices), facts),), e.mask
-            )
+    def under(self, facts: Facts, body: Body) -> Body:
+        """The statements where ``facts`` hold."""
+        return _Flatten(self.buffers, self.lanes, facts).body(body)
 
-        return transform(x, visit)
+    def stored(self, s: Store, indices: tuple[Expr, ...], value: Expr, mask: Expr | None) -> Store:
+        """The store at its place in memory."""
+        places = self.place(s.buffer, indices) if s.buffer in self.buffers else indices
+        return super().stored(s, places, value, mask)
+
+    def load(self, x: Expr) -> Expr | None:
+        """A load at its place in memory."""
+        if not isinstance(x, Load) or x.buffer not in self.buffers:
+            return None
+        return Load(self.buffers[x.buffer], self.place(x.buffer, x.indices), x.mask)
+
+    def place(self, buffer: Buffer, indices: tuple[Expr, ...]) -> tuple[Expr, ...]:
+        """The one index of an element."""
+        return (simplify(flat_index(buffer, indices), self.facts),)

@@ -1,8 +1,10 @@
 """Group neighbouring calls of tensor functions into one when that saves a round trip to memory.
 
 A group is a tree with one result: every value inside it is used inside it only. First a contraction
-or a reduction takes the elementwise calls that follow it; then whatever computes one element from
-few is written into its only consumer.
+or a reduction takes the elementwise calls that follow it, and a contraction the border that its
+consumer wants around the result; then whatever computes one element from few is written into its
+only consumer. Last, two products whose results share rows become one with what is done to the rows
+between them.
 """
 
 from collections.abc import Sequence
@@ -18,18 +20,26 @@ from treadle.ir.graph import Atom, Binding, ConstantRef, GraphFunction, Value
 from treadle.ir.module import Function, Module
 from treadle.ir.tensor import Buffer, IterVar, Store, TensorFunction
 from treadle.ir.types import TensorType
+from treadle.passes.chains import row_chain
 from treadle.passes.kinds import Kind, Summary, contraction_operands, summarize
 from treadle.passes.merge import Member, merge
 
+_CHAIN_GROUPS = 4
+"""Groups of ``max_ops`` calls that a chain of products may hold."""
 
-def fuse(module: Module, *, max_ops: int = 16) -> Module:
-    """Merge calls of tensor functions in every graph function; at most ``max_ops`` become one."""
+
+def fuse(module: Module, *, max_ops: int = 16, chains: bool = True) -> Module:
+    """Merge calls of tensor functions in every graph function; at most ``max_ops`` become one.
+
+    ``chains`` lets products that share rows become one function, which pays if its schedule may
+    change the order of sums.
+    """
     programs: dict[object, TensorFunction] = {}
     taken = set(module.functions)
     functions: list[Function] = []
     for function in module.functions.values():
         if isinstance(function, GraphFunction):
-            function = _Fusion(module, function, max_ops, programs, taken).run()
+            function = _Fusion(module, function, max_ops, chains, programs, taken).run()
         functions.append(function)
     return module.with_functions([*functions, *programs.values()])
 
@@ -64,6 +74,7 @@ class _Fusion:
     module: Module
     function: GraphFunction
     max_ops: int
+    chains: bool
     programs: dict[object, TensorFunction]
     taken: set[str]
     groups: dict[Binding, _Group] = field(default_factory=dict[Binding, _Group])
@@ -82,6 +93,9 @@ class _Fusion:
             self.take_epilogues(binding)
         for binding in reversed(self.function.body):
             self.join_consumer(binding)
+        if self.chains:
+            for binding in self.function.body:
+                self.join_chain(binding)
         return replace_fields(self.function, body=self.rebuild())
 
     def callee(self, binding: Binding) -> TensorFunction | None:
@@ -112,11 +126,16 @@ class _Fusion:
         value = binding.outputs[0]
         while len(group.members) < self.max_ops:
             follower = self.only_consumer(value)
-            if follower is None or follower in self.groups or not self.is_epilogue(follower, value):
+            if follower is None or follower in self.groups:
+                return
+            last = summary.kind == Kind.CONTRACTION and self.is_border(follower, value)
+            if not last and not self.is_epilogue(follower, value):
                 return
             group.members.append(follower)
             self.groups[follower] = group
             value = follower.outputs[0]
+            if last:
+                return
 
     def is_epilogue(self, binding: Binding, value: Value) -> bool:
         summary, callee = self.summary(binding), self.callee(binding)
@@ -128,6 +147,16 @@ class _Fusion:
         return all(b in summary.identity for b in operands) and _same_shape(
             value, binding.outputs[0]
         )
+
+    def is_border(self, binding: Binding, value: Value) -> bool:
+        """Whether a call copies ``value`` into the middle of its result."""
+        summary, callee = self.summary(binding), self.callee(binding)
+        if summary is None or callee is None:
+            return False
+        operands = [
+            b for b, a in zip(callee.input_buffers, binding.args, strict=True) if a is value
+        ]
+        return len(operands) == 1 and operands[0] in summary.bordered
 
     def join_consumer(self, binding: Binding) -> None:
         """Write a call into the group that alone uses its result."""
@@ -171,6 +200,73 @@ class _Fusion:
                 return False
         return summarize(callee).kind != Kind.OPAQUE or summary.kind <= Kind.INJECTIVE
 
+    def join_chain(self, binding: Binding) -> None:
+        """Merge the group of a product with those that make rows for it, up to another product,
+        where loops show that they are a chain.
+        """
+        group = self.groups.get(binding)
+        summary = self.summary(binding)
+        if group is None or summary is None or summary.kind != Kind.CONTRACTION:
+            return
+        for x in binding.args:
+            groups = self.groups_above(x, binding)
+            members = [m for g in groups for m in g.members] + group.members
+            if not groups or len(members) > _CHAIN_GROUPS * self.max_ops:
+                continue
+            ordered = self.in_order(members)
+            parts = self.parts(ordered)[0]
+            if row_chain(merge("chain", parts, self.scalars(parts))) is None:
+                continue
+            whole = _Group(ordered, Kind.CONTRACTION)
+            self.groups.update((m, whole) for m in ordered)
+            return
+
+    def groups_above(self, x: Atom, user: Binding) -> list[_Group]:
+        """The groups that compute ``x``, which only ``user`` takes, from a product on; and those
+        that compute a side of that product for nobody else.
+        """
+        above: list[_Group] = []
+        step = (x, user) if isinstance(x, Value) else None
+        while step is not None:
+            value, user = step
+            maker = self.producers.get(value)
+            group = None if maker is None else self.groups.get(maker)
+            if group is None or self.only_consumer(value) is not user:
+                return []
+            above.insert(0, group)
+            if group.kind == Kind.CONTRACTION:
+                return [*self.sides(group), *above]
+            step = self.main_input(group, value)
+        return []
+
+    def main_input(self, group: _Group, result: Value) -> tuple[Value, Binding] | None:
+        """The value of the result's shape that only one call of a group takes, and that call."""
+        for m in group.members:
+            for a in m.args:
+                if not isinstance(a, Value) or self.producers.get(a) in (None, *group.members):
+                    continue
+                if self.only_consumer(a) is m and _same_shape(a, result):
+                    return a, m
+        return None
+
+    def sides(self, group: _Group) -> list[_Group]:
+        """The groups that compute elements for calls of this group only."""
+        found: list[_Group] = []
+        for a in dict.fromkeys(a for m in group.members for a in m.args):
+            maker = self.producers.get(a) if isinstance(a, Value) else None
+            other = None if maker is None else self.groups.get(maker)
+            if other is None or other is group or other.kind > Kind.INJECTIVE:
+                continue
+            users = self.consumers.get(a, []) if isinstance(a, Value) else []
+            if a not in self.results and all(u in group.members for u in users):
+                found.append(other)
+        return found
+
+    def in_order(self, members: list[Binding]) -> list[Binding]:
+        """Calls in the order of the function."""
+        order = {b: i for i, b in enumerate(self.function.body)}
+        return sorted(members, key=lambda b: order[b])
+
     def rebuild(self) -> tuple[Binding, ...]:
         body: list[Binding] = []
         order = {b: i for i, b in enumerate(self.function.body)}
@@ -192,7 +288,8 @@ class _Fusion:
         """Whether a call takes constants: such a function is not shared with calls that do not."""
         return any(isinstance(a, ConstantRef) for a in binding.args)
 
-    def fused(self, members: list[Binding]) -> Binding:
+    def parts(self, members: list[Binding]) -> tuple[list[Member], list[Atom]]:
+        """Calls in order as members of one function, and the operands of that."""
         place = {m.outputs[0]: j for j, m in enumerate(members)}
         inputs: list[Atom] = []
         parts: list[Member] = []
@@ -202,6 +299,11 @@ class _Fusion:
                 raise InternalError("a group holds a call of something else than a tensor function")
             sources = [_source(a, place, inputs) for a in m.args]
             parts.append(Member(callee, tuple(sources), callee_symbols(callee, m.args, m.op)))
+        return parts, inputs
+
+    def fused(self, members: list[Binding]) -> Binding:
+        """One call for ``members``, which stand in order."""
+        parts, inputs = self.parts(members)
         scalars = self.scalars(parts)
         last = members[-1]
         out = tuple(v.type for v in last.outputs if isinstance(v.type, TensorType))

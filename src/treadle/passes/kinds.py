@@ -10,6 +10,7 @@ from functools import lru_cache
 
 from treadle.expr.functions import FUNCTIONS
 from treadle.expr.scalar import Apply, Expr, Var, int_value, variables, walk
+from treadle.expr.simplify import simplify
 from treadle.expr.terms import split_linear
 from treadle.ir.analysis import blocks, loads, statements
 from treadle.ir.tensor import Block, Buffer, If, Load, Store, TensorFunction
@@ -37,6 +38,8 @@ class Summary:
     identity: frozenset[Buffer]
     cheap: bool
     affine_copy: bool
+    bordered: frozenset[Buffer] = frozenset()
+    """Inputs that end up in the result element by element, with a border around them."""
 
     @property
     def is_spatial(self) -> bool:
@@ -83,9 +86,28 @@ def _spatial(function: TensorFunction, block: Block) -> Summary:
         FUNCTIONS[x.fn].family in _CHEAP_FAMILIES for x in walk(store.value) if isinstance(x, Apply)
     )
     cheap = cheap and not any(loads(*x.indices) for x in reads)
-    return Summary(
-        kind, same, cheap, is_affine_copy(store, frozenset(v for v in axes if isinstance(v, Var)))
-    )
+    own = frozenset(v for v in axes if isinstance(v, Var))
+    return Summary(kind, same, cheap, is_affine_copy(store, own), _bordered(store, reads))
+
+
+def _bordered(store: Store, reads: tuple[Load, ...]) -> frozenset[Buffer]:
+    """The buffers that a store reads at its own indices less constants, and only inside of
+    bounds.
+    """
+    value = store.value
+    if not isinstance(value, Apply) or value.fn != "select":
+        return frozenset()
+    shifted = {
+        x.buffer
+        for x in reads
+        if x.mask is not None
+        and len(x.indices) == len(store.indices)
+        and all(
+            int_value(simplify(i - j)) is not None
+            for i, j in zip(x.indices, store.indices, strict=True)
+        )
+    }
+    return frozenset(b for b in shifted if sum(x.buffer is b for x in reads) == 1)
 
 
 def _outside_loads(x: Expr) -> tuple[Expr, ...]:

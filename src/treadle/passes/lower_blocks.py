@@ -22,7 +22,7 @@ def _lower_body(body: Body) -> Body:
         if isinstance(s, Block):
             result.extend(_lower_block(s))
         elif isinstance(s, For):
-            result.append(For(s.var, s.extent, _lower_body(s.body), s.kind, s.span))
+            result.append(For(s.var, s.extent, _lower_body(s.body), s.kind, s.span, s.annotations))
         elif isinstance(s, If):
             result.append(If(s.condition, _lower_body(s.body), _lower_body(s.orelse), s.span))
         else:

@@ -155,6 +155,8 @@ class _Plan:
         """
         steps: list[Step] = []
         owners = _owners(function)
+        # What a result shows is made in the result's place.
+        targets = {owners.get(r, r): slot for r, slot in targets.items()}
         last: dict[Value, int] = {}
         for i, binding in enumerate(function.body):
             for a in (*binding.args, *binding.outputs):

@@ -3,7 +3,9 @@
 from collections.abc import Callable
 
 from treadle.ir.tensor import TensorFunction
+from treadle.passes.check_threads import check_threads
 from treadle.passes.flatten_buffers import flatten_buffers
+from treadle.passes.hoist_conditions import hoist_conditions
 from treadle.passes.lower_blocks import lower_blocks
 from treadle.passes.lower_storage import demote_registers, vector_storage
 from treadle.passes.shrink_allocations import shrink_allocations
@@ -13,8 +15,10 @@ from treadle.passes.unroll import unroll
 from treadle.passes.vectorize import vectorize
 
 LOOP_PASSES: tuple[Callable[[TensorFunction], TensorFunction], ...] = (
+    check_threads,
     sink_allocations,
     lower_blocks,
+    hoist_conditions,
     shrink_allocations,
     specialize_tails,
     flatten_buffers,

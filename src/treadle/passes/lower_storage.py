@@ -13,8 +13,8 @@ from treadle.expr.bounds import divisible
 from treadle.expr.scalar import Apply, Const, Expr, apply, const, int_value, transform, walk
 from treadle.expr.simplify import simplify
 from treadle.ir.analysis import allocated, expressions, statements
-from treadle.ir.tensor import Allocate, Buffer, For, If, Load, Stmt, Store, TensorFunction
-from treadle.passes.statements import Body, map_expressions, with_body
+from treadle.ir.tensor import Buffer, Load, Store, TensorFunction
+from treadle.passes.statements import Body, Statements, with_body
 
 _Uses = dict[Buffer, list[tuple[Expr, ...]]]
 
@@ -101,34 +101,26 @@ class _Change:
         return (*indices[:-1], simplify(run.args[0] // const(self.lanes)))
 
 
-class _Exchange:
+class _Exchange(Statements):
     """Exchange temporaries for others."""
 
     def __init__(self, changes: Mapping[Buffer, _Change]) -> None:
+        super().__init__(
+            lambda e: transform(e, self.load), {old: c.buffer for old, c in changes.items()}
+        )
         self.changes = changes
 
-    def body(self, body: Body) -> Body:
-        return tuple([self.statement(s) for s in body])
-
-    def statement(self, s: Stmt) -> Stmt:
-        if isinstance(s, For):
-            return For(s.var, self.expression(s.extent), self.body(s.body), s.kind, s.span)
-        if isinstance(s, If):
-            condition = self.expression(s.condition)
-            return If(condition, self.body(s.body), self.body(s.orelse), s.span)
-        if isinstance(s, Allocate):
-            change = self.changes.get(s.buffer)
-            return s if change is None else Allocate(change.buffer, s.span)
-        changed = map_expressions((s,), self.expression)[0]
-        change = self.changes.get(changed.buffer) if isinstance(changed, Store) else None
-        return (
-            changed if change is None or not isinstance(changed, Store) else _store(changed, change)
-        )
-
-    def expression(self, x: Expr) -> Expr:
-        return transform(x, self.load)
+    def stored(self, s: Store, indices: tuple[Expr, ...], value: Expr, mask: Expr | None) -> Store:
+        """The store; one under a mask keeps the other lanes of a register."""
+        change = self.changes.get(s.buffer)
+        if change is None:
+            return super().stored(s, indices, value, mask)
+        places = change.indices(indices)
+        kept = _kept(change, places, value, mask)
+        return super().stored(s, places, kept, mask if change.lanes == 1 else None)
 
     def load(self, x: Expr) -> Expr | None:
+        """A load of a temporary, in its new place."""
         change = self.changes.get(x.buffer) if isinstance(x, Load) else None
         if change is None or not isinstance(x, Load):
             return None
@@ -137,13 +129,10 @@ class _Exchange:
         return Load(change.buffer, change.indices(x.indices), mask)
 
 
-def _store(s: Store, change: _Change) -> Store:
-    indices = change.indices(s.indices)
-    if s.mask is None or change.lanes == 1:
-        return Store(change.buffer, indices, s.value, s.mask, s.span)
-    mask = s.mask
+def _kept(change: _Change, place: tuple[Expr, ...], value: Expr, mask: Expr | None) -> Expr:
+    """What a register holds after a store of ``value`` under ``mask``."""
+    if mask is None or change.lanes == 1:
+        return value
     if mask.dtype.lanes == 1:
         mask = apply("broadcast", mask, dtype=mask.dtype.vector(change.lanes))
-    old = Load(change.buffer, indices)
-    kept = apply("select", mask, s.value, old, dtype=s.value.dtype)
-    return Store(change.buffer, indices, kept, None, s.span)
+    return apply("select", mask, value, Load(change.buffer, place), dtype=value.dtype)

@@ -7,12 +7,12 @@ Every index is bounded over the loops inside; what the loops outside add is subt
 from dataclasses import dataclass
 
 from treadle.expr.bounds import Facts
-from treadle.expr.scalar import Expr, Var, const, int_value, transform, variables, walk
+from treadle.expr.scalar import Apply, Expr, Var, const, int_value, transform, variables, walk
 from treadle.expr.simplify import simplify
 from treadle.expr.terms import split_linear
-from treadle.ir.analysis import expressions, facts_of
+from treadle.ir.analysis import expressions, facts_of, shifted
 from treadle.ir.tensor import Allocate, Buffer, For, If, Load, Stmt, Store, TensorFunction
-from treadle.passes.statements import Body, map_expressions, with_body
+from treadle.passes.statements import Body, Statements, with_body
 
 STACK_BYTES = 16 * 1024
 """The largest temporary that goes into the frame of a kernel."""
@@ -54,7 +54,12 @@ def _shrink(body: Body, facts: Facts) -> Body:
             s = Allocate(shrunk, s.span)
         elif isinstance(s, For):
             s = For(
-                s.var, s.extent, _shrink(s.body, facts.with_range(s.var, s.extent)), s.kind, s.span
+                s.var,
+                s.extent,
+                _shrink(s.body, facts.with_range(s.var, s.extent)),
+                s.kind,
+                s.span,
+                s.annotations,
             )
         elif isinstance(s, If):
             s = If(s.condition, _shrink(s.body, facts), _shrink(s.orelse, facts), s.span)
@@ -126,7 +131,7 @@ def _extent(index: Expr, loops: tuple[For, ...], facts: Facts) -> tuple[Expr, in
     for loop in loops:
         inner[loop.var] = simplify(loop.extent, facts)
         facts = facts.with_range(loop.var, loop.extent)
-    start, length = simplify(index, facts), 1
+    start, length = _first_lane(simplify(index, facts))
     for var in [v for v in variables(start) if v in inner]:
         linear, extent = split_linear(start, var), int_value(inner[var])
         coefficient = None if linear is None else int_value(linear[0])
@@ -135,41 +140,41 @@ def _extent(index: Expr, loops: tuple[For, ...], facts: Facts) -> tuple[Expr, in
         reach = coefficient * max(extent - 1, 0)
         length += abs(reach)
         start = simplify(linear[1] + min(reach, 0), facts)
-    return None if any(v in inner for v in variables(start)) else (start, length)
+    open_ = start.dtype.lanes > 1 or any(v in inner for v in variables(start))
+    return None if open_ else (start, length)
 
 
-class _Shift:
+def _first_lane(index: Expr) -> tuple[Expr, int]:
+    """The first lane of an index, and how many elements apart the last one lies, itself included.
+
+    Lanes that do not follow each other upwards stay in the index.
+    """
+    step = int_value(index.args[1]) if isinstance(index, Apply) and index.fn == "ramp" else None
+    if step is None or step < 0 or not isinstance(index, Apply):
+        return index, 1
+    return index.args[0], 1 + step * (index.dtype.lanes - 1)
+
+
+class _Shift(Statements):
     """Exchange a temporary for its shrunken self, whose indices count from the start of the
     region.
     """
 
     def __init__(self, old: Buffer, new: Buffer, start: tuple[Expr, ...]) -> None:
+        super().__init__(lambda e: transform(e, self.load), {old: new})
         self.old, self.new, self.start = old, new, start
 
-    def body(self, body: Body) -> Body:
-        return tuple([self.statement(s) for s in body])
-
-    def statement(self, s: Stmt) -> Stmt:
-        if isinstance(s, For):
-            return For(s.var, self.expression(s.extent), self.body(s.body), s.kind, s.span)
-        if isinstance(s, If):
-            return If(self.expression(s.condition), self.body(s.body), self.body(s.orelse), s.span)
-        if isinstance(s, Store):
-            indices = tuple([self.expression(i) for i in s.indices])
-            mask = None if s.mask is None else self.expression(s.mask)
-            value = self.expression(s.value)
-            if s.buffer is self.old:
-                return Store(self.new, self.shifted(indices), value, mask, s.span)
-            return Store(s.buffer, indices, value, mask, s.span)
-        return map_expressions((s,), self.expression)[0]
-
-    def expression(self, x: Expr) -> Expr:
-        return transform(x, self.load)
+    def stored(self, s: Store, indices: tuple[Expr, ...], value: Expr, mask: Expr | None) -> Store:
+        """The store, shifted where it goes to the temporary."""
+        places = self.shifted(indices) if s.buffer is self.old else indices
+        return super().stored(s, places, value, mask)
 
     def load(self, x: Expr) -> Expr | None:
+        """A load of the temporary, shifted."""
         if isinstance(x, Load) and x.buffer is self.old:
             return Load(self.new, self.shifted(x.indices), x.mask)
         return None
 
     def shifted(self, indices: tuple[Expr, ...]) -> tuple[Expr, ...]:
-        return tuple([simplify(i - s) for i, s in zip(indices, self.start, strict=True)])
+        """Indices of the shrunken temporary."""
+        return tuple([simplify(shifted(i, -s)) for i, s in zip(indices, self.start, strict=True)])

@@ -2,25 +2,29 @@
 
 That holds for a loop around all accesses unless a block that writes the temporary reduces over it:
 a reduction carries its value from one iteration to the next, everything else writes what it is read
-for within the iteration.
+for within the iteration. A temporary that one block reads before another writes it holds partial
+results between iterations: it stays where it is declared. None moves further out.
 """
 
 from dataclasses import dataclass, field
 
 from treadle.expr.scalar import Var, variables, walk
-from treadle.ir.analysis import expressions
+from treadle.ir.analysis import accesses, expressions
 from treadle.ir.tensor import Allocate, Block, Buffer, For, If, Load, Stmt, Store, TensorFunction
 from treadle.passes.statements import Body, with_body
 
 
 @dataclass(slots=True)
 class _Uses:
-    """The loops around all accesses of a temporary so far, and the loops that its writers reduce
-    over.
+    """The loops around the declaration of a temporary, those around all accesses so far, the loops
+    that its writers reduce over, and whether it was written, or read before.
     """
 
+    declared: tuple[For, ...]
     loops: tuple[For, ...] | None = None
     carried: set[Var] = field(default_factory=set[Var])
+    is_written: bool = False
+    is_read_first: bool = False
 
 
 def sink_allocations(function: TensorFunction) -> TensorFunction:
@@ -28,7 +32,7 @@ def sink_allocations(function: TensorFunction) -> TensorFunction:
     blocks.
     """
     uses: dict[Buffer, _Uses] = {}
-    _declare(function.body, uses)
+    _declare(function.body, (), uses)
     if not uses:
         return function
     _collect(function.body, (), frozenset(), uses)
@@ -36,14 +40,14 @@ def sink_allocations(function: TensorFunction) -> TensorFunction:
     return with_body(function, _place(function.body, None, homes))
 
 
-def _declare(body: Body, uses: dict[Buffer, _Uses]) -> None:
+def _declare(body: Body, loops: tuple[For, ...], uses: dict[Buffer, _Uses]) -> None:
     for s in body:
         if isinstance(s, Allocate):
-            uses[s.buffer] = _Uses()
+            uses[s.buffer] = _Uses(loops)
         elif isinstance(s, For):
-            _declare(s.body, uses)
+            _declare(s.body, (*loops, s), uses)
         elif isinstance(s, If):
-            _declare((*s.body, *s.orelse), uses)
+            _declare((*s.body, *s.orelse), loops, uses)
 
 
 def _collect(
@@ -64,10 +68,22 @@ def _collect(
             _collect((*s.body, *s.orelse), loops, reduced, uses, in_block)
         elif isinstance(s, Block):
             inner = reduced.union(*(variables(i.binding) for i in s.iters if i.kind == "reduce"))
+            _note_order(s, uses)
             _collect((*s.init, *s.body), loops, inner, uses, True)
         elif isinstance(s, Store) and s.buffer in uses:
             _add(uses[s.buffer], loops)
             uses[s.buffer].carried |= reduced
+
+
+def _note_order(block: Block, uses: dict[Buffer, _Uses]) -> None:
+    own = accesses((block,))
+    written = {a.buffer for a in own if a.kind == "store"}
+    for a in own:
+        found = uses.get(a.buffer)
+        if found is not None and a.buffer not in written and not found.is_written:
+            found.is_read_first = True
+    for buffer in written & uses.keys():
+        uses[buffer].is_written = True
 
 
 def _add(uses: _Uses, loops: tuple[For, ...]) -> None:
@@ -85,9 +101,10 @@ def _home(uses: _Uses) -> Var | None:
     function.
     """
     home: Var | None = None
-    for loop in uses.loops or ():
+    for depth, loop in enumerate(uses.loops or ()):
+        carried = loop.var in uses.carried or uses.is_read_first
         # Lanes share one temporary: it has a place for each of them.
-        if loop.var in uses.carried or loop.kind == "vectorized":
+        if (carried and depth >= len(uses.declared)) or loop.kind == "vectorized":
             break
         home = loop.var
     return home
@@ -106,7 +123,7 @@ def _place(body: Body, inside: Var | None, homes: dict[Buffer, Var | None]) -> B
         result.extend(Allocate(buffer) for buffer in sorted(used, key=lambda b: b.name))
         waiting -= used
         if isinstance(s, For):
-            s = For(s.var, s.extent, _place(s.body, s.var, homes), s.kind, s.span)
+            s = For(s.var, s.extent, _place(s.body, s.var, homes), s.kind, s.span, s.annotations)
         result.append(s)
     return tuple(result)
 

@@ -3,7 +3,8 @@
 A tile of unrolled or vectorized loops under a condition such as ``i0 * 6 + i1 < m`` is split where
 the rest of the condition's variables are known: when the whole tile lies inside, the condition is
 dropped; otherwise, if it limits an unrolled loop to ``rest`` of its iterations, one version per
-value of ``rest`` follows. What limits vector lanes stays a condition, which becomes a mask. A
+value of ``rest`` follows. What limits vector lanes stays a condition, which becomes a mask; where a
+loop of the tile is annotated with ``tail="mask"``, so does the whole condition, in one version. A
 serial loop whose whole body stands under a limit on its variable just ends earlier.
 """
 
@@ -65,12 +66,13 @@ class _Limit:
 @dataclass(frozen=True, slots=True)
 class _Loops:
     """The loops of a body: constant extents of those that become a tile, and the variables of the
-    others.
+    others; limits of ``masked`` ones stay conditions.
     """
 
     tile: dict[Var, int]
     lanes: frozenset[Var]
     serial: frozenset[Var]
+    masked: frozenset[Var]
 
     @staticmethod
     def of(body: Body) -> "_Loops":
@@ -80,7 +82,8 @@ class _Loops:
             s.var: e for s in loops if s.kind in _TILED and (e := int_value(s.extent)) is not None
         }
         lanes = frozenset(s.var for s in loops if s.kind == "vectorized")
-        return _Loops(tile, lanes, frozenset(s.var for s in loops) - frozenset(tile))
+        masked = frozenset(s.var for s in loops if ("tail", "mask") in s.annotations)
+        return _Loops(tile, lanes, frozenset(s.var for s in loops) - frozenset(tile), masked)
 
 
 def specialize_tails(function: TensorFunction) -> TensorFunction:
@@ -99,7 +102,7 @@ def _clip(body: Body, lanes: frozenset[Var]) -> Body:
     for s in body:
         if isinstance(s, For):
             inner = _clip(s.body, lanes | {s.var} if s.kind == "vectorized" else lanes)
-            loop = For(s.var, s.extent, inner, s.kind, s.span)
+            loop = For(s.var, s.extent, inner, s.kind, s.span, s.annotations)
             result.append(_clip_loop(loop, lanes) if s.kind in ("serial", "parallel") else loop)
         elif isinstance(s, If):
             result.append(If(s.condition, _clip(s.body, lanes), _clip(s.orelse, lanes), s.span))
@@ -121,7 +124,7 @@ def _clip_loop(loop: For, lanes: frozenset[Var]) -> For:
             break
         # rest - var > 0 limits the variable to ``rest`` iterations, counted from zero.
         extent = minimum(loop.extent, simplify(linear[1]))
-        loop = For(loop.var, extent, guard.body, loop.kind, loop.span)
+        loop = For(loop.var, extent, guard.body, loop.kind, loop.span, loop.annotations)
     return loop
 
 
@@ -147,7 +150,9 @@ def _specialize(body: Body, facts: Facts, done: frozenset[_Key]) -> Body:
     for s in body:
         if isinstance(s, For) and s.kind in ("serial", "parallel"):
             inside = facts.with_range(s.var, s.extent)
-            s = For(s.var, s.extent, _specialize(s.body, inside, done), s.kind, s.span)
+            s = For(
+                s.var, s.extent, _specialize(s.body, inside, done), s.kind, s.span, s.annotations
+            )
         elif isinstance(s, If):
             inside = facts.with_fact(s.condition)
             s = If(
@@ -164,12 +169,15 @@ def _limits(body: Body) -> list[_Limit]:
     """The conditions inside that compare variables of a tile with what is known at this place."""
     loops = _Loops.of(body)
     found: dict[_Key, _Limit] = {}
+    masked: set[_Key] = set()
     for condition in _conditions(body):
         limit = _as_limit(condition, loops)
         # A constant rest is decided by unrolling: nothing is left to learn at run time.
         if limit is not None and int_value(limit.rest) is None:
             found.setdefault(limit.key, limit)
-    return list(found.values())
+            if loops.masked.intersection(variables(condition)):
+                masked.add(limit.key)
+    return [limit for key, limit in found.items() if key not in masked]
 
 
 def _conditions(body: Body) -> Iterator[Expr]:
@@ -264,7 +272,9 @@ def _assume(body: Body, limit: _Limit, loops: _Loops, rows: int | None) -> Body:
             else:
                 s = If(s.condition, inner, _assume(s.orelse, limit, loops, rows), s.span)
         elif isinstance(s, For):
-            s = For(s.var, s.extent, _assume(s.body, limit, loops, rows), s.kind, s.span)
+            s = For(
+                s.var, s.extent, _assume(s.body, limit, loops, rows), s.kind, s.span, s.annotations
+            )
         elif rows is None:
             s = map_expressions((s,), lambda e: _without(e, limit, loops))[0]
         result.append(s)

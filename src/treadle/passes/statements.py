@@ -25,7 +25,7 @@ Body = tuple[Stmt, ...]
 
 def map_expressions(body: Body, change: Callable[[Expr], Expr]) -> Body:
     """Every expression in the statements changed by ``change``; what defines variables stays."""
-    return _Statements(change, {}).body(body)
+    return Statements(change, {}).body(body)
 
 
 def substitute_body(
@@ -41,29 +41,36 @@ def substitute_body(
             return Load(exchanged[x.buffer], x.indices, x.mask)
         return None
 
-    return _Statements(lambda e: transform(e, visit), exchanged).body(body)
+    return Statements(lambda e: transform(e, visit), exchanged).body(body)
 
 
-class _Statements:
-    """The statements of a tree with their expressions changed; keeps what does not change."""
+class Statements:
+    """The statements of a tree with their expressions changed by ``change`` and buffers exchanged;
+    what defines variables stays.
+
+    A subclass says by ``stored`` what else becomes of a store.
+    """
 
     def __init__(self, change: Callable[[Expr], Expr], buffers: Mapping[Buffer, Buffer]) -> None:
         self.change = change
         self.buffers = buffers
 
+    def stored(self, s: Store, indices: tuple[Expr, ...], value: Expr, mask: Expr | None) -> Store:
+        """What the store ``s`` becomes, its expressions changed already."""
+        return Store(self.buffers.get(s.buffer, s.buffer), indices, value, mask, s.span)
+
     def body(self, body: Body) -> Body:
+        """The statements changed."""
         return tuple([self.statement(s) for s in body])
 
     def statement(self, s: Stmt) -> Stmt:
+        """One statement changed, what is inside it too."""
         change = self.change
         if isinstance(s, For):
-            return For(s.var, change(s.extent), self.body(s.body), s.kind, s.span)
+            return For(s.var, change(s.extent), self.body(s.body), s.kind, s.span, s.annotations)
         if isinstance(s, Store):
             mask = None if s.mask is None else change(s.mask)
-            buffer = self.buffers.get(s.buffer, s.buffer)
-            return Store(
-                buffer, tuple([change(i) for i in s.indices]), change(s.value), mask, s.span
-            )
+            return self.stored(s, tuple([change(i) for i in s.indices]), change(s.value), mask)
         if isinstance(s, If):
             return If(change(s.condition), self.body(s.body), self.body(s.orelse), s.span)
         if isinstance(s, Block):
@@ -74,7 +81,9 @@ class _Statements:
                 ]
             )
             where = None if s.where is None else change(s.where)
-            return Block(s.name, iters, self.body(s.body), self.body(s.init), where, s.span)
+            return replace_fields(
+                s, iters=iters, body=self.body(s.body), init=self.body(s.init), where=where
+            )
         if isinstance(s, Let):
             return Let(s.var, change(s.value), s.span)
         if isinstance(s, Allocate):
@@ -98,11 +107,11 @@ def simplify_body(body: Body, facts: Facts, lanes: frozenset[Var] = frozenset())
                 else simplify_body(s.body, facts.with_range(s.var, extent), inside)
             )
             if inner:
-                result.append(For(s.var, extent, inner, s.kind, s.span))
+                result.append(For(s.var, extent, inner, s.kind, s.span, s.annotations))
         elif isinstance(s, If):
             result.extend(_simplify_if(s, facts, lanes))
         else:
-            result.append(_Statements(lambda e: simplify(e, facts), {}).statement(s))
+            result.append(Statements(lambda e: simplify(e, facts), {}).statement(s))
     return tuple(result)
 
 
@@ -162,7 +171,7 @@ def rename_definitions(body: Body, variables: Mapping[Var, Var], suffix: str = "
     for s in body:
         if isinstance(s, For):
             inner = rename_definitions(s.body, variables, suffix)
-            s = For(variables.get(s.var, s.var), s.extent, inner, s.kind, s.span)
+            s = For(variables.get(s.var, s.var), s.extent, inner, s.kind, s.span, s.annotations)
         elif isinstance(s, If):
             inner = rename_definitions(s.body, variables, suffix)
             s = If(s.condition, inner, rename_definitions(s.orelse, variables, suffix), s.span)
@@ -172,6 +181,6 @@ def rename_definitions(body: Body, variables: Mapping[Var, Var], suffix: str = "
             iters = tuple(replace_fields(i, var=variables.get(i.var, i.var)) for i in s.iters)
             inner = rename_definitions(s.body, variables, suffix)
             init = rename_definitions(s.init, variables, suffix)
-            s = Block(f"{s.name}{suffix}", iters, inner, init, s.where, s.span)
+            s = replace_fields(s, name=f"{s.name}{suffix}", iters=iters, body=inner, init=init)
         result.append(s)
     return tuple(result)

@@ -24,7 +24,7 @@ def _unroll(body: Body) -> Body:
         if isinstance(s, For) and s.kind == "unrolled":
             result.extend(_copies(s))
         elif isinstance(s, For):
-            result.append(For(s.var, s.extent, _unroll(s.body), s.kind, s.span))
+            result.append(For(s.var, s.extent, _unroll(s.body), s.kind, s.span, s.annotations))
         elif isinstance(s, If):
             result.append(If(s.condition, _unroll(s.body), _unroll(s.orelse), s.span))
         else:

@@ -54,7 +54,7 @@ def _visit(body: Body, facts: Facts, unrolled: frozenset[Var]) -> Body:
             if s.kind == "vectorized":
                 result.extend(_vectorize_loop(s, inner, inside, unrolled))
             else:
-                result.append(For(s.var, s.extent, inner, s.kind, s.span))
+                result.append(For(s.var, s.extent, inner, s.kind, s.span, s.annotations))
         elif isinstance(s, If):
             result.append(
                 If(
@@ -115,7 +115,7 @@ class _Widen:
                     self.loop,
                     f"has a loop inside, '{s.var}', whose extent differs between lanes",
                 )
-            return (For(s.var, extent, self.body(s.body, mask), s.kind, s.span),)
+            return (For(s.var, extent, self.body(s.body, mask), s.kind, s.span, s.annotations),)
         if isinstance(s, Let):
             value = self.wide(s.value, mask)
             var = Var(s.var.name, value.dtype)

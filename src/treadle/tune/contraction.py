@@ -9,6 +9,7 @@ tile.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from math import ceil, prod
 
 from treadle.expr.scalar import Apply, Expr, Var, int_value, variables
@@ -27,6 +28,7 @@ for a single one.
 _MAX_VECTORS = 4
 _MAX_ROWS = 14
 _NEAR = 4
+"""Elements apart up to which lanes are picked from whole vectors."""
 _GATHER_CYCLES = 1.5
 _SCATTER_CYCLES = 2.5
 _LATENCY = 4.0
@@ -35,8 +37,6 @@ _STREAM_CYCLES = 2.0
 """Cycles in which the second-level cache delivers a vector."""
 _BROADCAST_CYCLES = 0.25
 """What a row adds to a step beside its products: a scalar is fetched and spread."""
-_LINE_CYCLES = 0.35
-"""The same where rows lie on cache lines of their own."""
 _OVERHEAD = 1.0
 """Cycles of counting and branching at every step of a reduction."""
 
@@ -52,7 +52,7 @@ class Contraction:
 
     def axes_of(self, operand: int) -> frozenset[Var]:
         """The axes that an operand is indexed by."""
-        return frozenset(variables(*self.operands[operand].indices))
+        return _indexed_by(self.operands[operand])
 
     def free(self, operand: int) -> tuple[IterVar, ...]:
         """The axes of the result that only this operand has."""
@@ -68,6 +68,11 @@ class Contraction:
     def reduce(self) -> tuple[IterVar, ...]:
         """The axes that are summed over."""
         return tuple(i for i in self.block.iters if i.kind == "reduce")
+
+
+@lru_cache(maxsize=1 << 12)
+def _indexed_by(load: Load) -> frozenset[Var]:
+    return frozenset(variables(*load.indices))
 
 
 def as_contraction(block: Block) -> Contraction | None:
@@ -87,9 +92,9 @@ def as_contraction(block: Block) -> Contraction | None:
 class Tile:
     """A register tile: ``rows`` of ``vectors`` vectors of ``lanes``.
 
-    ``vector_axis`` runs along the lanes and belongs to operand ``vector``; ``row_axis`` (of the
-    other operand, or for want of one a second axis of the same) is unrolled. ``packed`` says that
-    the vector operand is rearranged so that every vector lies in one piece.
+    ``vector_axis`` runs along the lanes and belongs to operand ``vector``, or to both operands;
+    ``row_axis`` (of the other operand, or for want of one a second axis of the same) is unrolled.
+    ``packed`` says that the vector operand is rearranged so that every vector lies in one piece.
     """
 
     vector: int
@@ -106,45 +111,86 @@ def choose_tile(
     found: Contraction, function: TensorFunction, constants: frozenset[Buffer], target: Target
 ) -> Tile | None:
     """The tile of least estimated time; ``None`` if no axis can run along lanes."""
-    tiles = list(_tiles(found, function, constants, target))
-    return min(tiles, key=lambda t: t.cycles, default=None)
+    candidates = tiles(found, function, constants, target)
+    return min(candidates, key=lambda t: t.cycles, default=None)
 
 
-def _tiles(
-    found: Contraction, function: TensorFunction, constants: frozenset[Buffer], target: Target
+def tiles(
+    found: Contraction,
+    function: TensorFunction,
+    constants: frozenset[Buffer],
+    target: Target,
+    guesses: tuple[tuple[int, float], ...] = GUESSES,
 ) -> Iterator[Tile]:
+    """Every tile that fits into the registers, with its estimated time; symbolic extents are taken
+    for ``guesses``.
+    """
     lanes = target.lanes(found.output.dtype.bits)
     registers = target.vector_registers - 1
+    for side in _sides(found, constants, lanes):
+        works: dict[Var | None, list[_Work]] = {}
+        # Picking lanes takes the vectors that they are picked from, and their numbers.
+        for vectors, rows in _sizes(registers - (3 if side.fetch > 1 else 0), _MAX_ROWS):
+            for row in side.rows if rows > 1 else (*side.rows, None):
+                if row not in works:
+                    works[row] = [_Work.of(found, side, row, guess) for guess, _ in guesses]
+                shape = _Shape(vectors, lanes, rows, side.owns(found, row), side.shared, side.fetch)
+                cycles = sum(
+                    w * work.cycles(shape) for work, (_, w) in zip(works[row], guesses, strict=True)
+                )
+                yield Tile(
+                    side.operand, side.axis.var, row, vectors, lanes, rows, side.packed, cycles
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """An axis that may run along lanes, the operand that it comes from, and how that is read.
+
+    ``shared`` says that the axis belongs to both operands, as the channels of a depthwise
+    convolution do; ``packed``, that the operand is rearranged, ``constant``, before the program
+    runs.
+    """
+
+    operand: int
+    axis: IterVar
+    rows: tuple[Var, ...]
+    shared: bool
+    packed: bool
+    constant: bool
+    fetch: float
+    """Loads that a vector of the operand takes."""
+
+    def owns(self, found: Contraction, row: Var | None) -> bool:
+        """Whether a row of a tile has vectors of its own, not scalars."""
+        return row is not None and not self.shared and row in found.axes_of(self.operand)
+
+
+def _sides(found: Contraction, constants: frozenset[Buffer], lanes: int) -> Iterator[_Side]:
+    """Every axis of the result with each operand that it may be read from."""
     for operand in (0, 1):
-        for axis in found.free(operand):
-            stride = stride_of(found.operands[operand], axis.var)
-            if stride is None:
+        load, other = found.operands[operand], found.operands[1 - operand]
+        for axis in found.spatial:
+            stride = stride_of(load, axis.var)
+            shared = axis.var in found.axes_of(1 - operand)
+            if stride is None or axis.var not in found.axes_of(operand):
+                continue
+            if shared and (stride_of(other, axis.var) != 1 or load.buffer not in constants):
                 continue
             packable = can_pack(found, operand, axis.var)
-            constant = found.operands[operand].buffer in constants and packable
+            constant = load.buffer in constants and packable
             packed = constant or (stride != 1 and packable)
-            others = [a.var for a in found.free(1 - operand)] or [
-                a.var for a in found.free(operand) if a is not axis
-            ]
-            for row in (*others, None):
-                own = row is not None and row in found.axes_of(operand)
-                step = (
-                    None
-                    if row is None
-                    else stride_of(found.operands[operand if own else 1 - operand], row)
-                )
-                apart = row is not None and (step is None or step > _NEAR)
-                gathered = stride != 1 and not packed
-                works = [
-                    _Work.of(found, axis, row, guess, packed and not constant)
-                    for guess, _ in GUESSES
-                ]
-                for vectors, rows in _sizes(registers, 1 if row is None else _MAX_ROWS):
-                    shape = _Shape(vectors, lanes, rows, own, apart, gathered)
-                    cycles = sum(
-                        w * work.cycles(shape) for work, (_, w) in zip(works, GUESSES, strict=True)
-                    )
-                    yield Tile(operand, axis.var, row, vectors, lanes, rows, packed, cycles)
+            rows = _rows(found, 1 - operand) or _rows(found, operand, axis.var)
+            fetch = 1.0 if packed else vector_loads(stride, lanes)
+            yield _Side(operand, axis, rows, shared, packed, constant, fetch)
+
+
+def _rows(found: Contraction, operand: int, without: Var | None = None) -> tuple[Var, ...]:
+    """The axes that only one operand has, neighbours in memory first."""
+    load = found.operands[operand]
+    axes = [a.var for a in found.free(operand) if a.var is not without]
+    far = 1 << 62
+    return tuple(sorted(axes, key=lambda v: stride_of(load, v) or far))
 
 
 def _sizes(registers: int, most: int) -> Iterator[tuple[int, int]]:
@@ -160,16 +206,16 @@ def _sizes(registers: int, most: int) -> Iterator[tuple[int, int]]:
 @dataclass(frozen=True, slots=True)
 class _Shape:
     """What the time of a tile depends on beside the extents: ``own`` says that the rows belong to
-    the vector operand, ``apart`` that they lie on cache lines of their own, ``gathered`` that the
-    lanes are fetched one by one.
+    the vector operand, ``shared`` that the lanes run along both operands, ``fetch`` how many loads
+    a vector takes.
     """
 
     vectors: int
     lanes: int
     rows: int
     own: bool
-    apart: bool
-    gathered: bool
+    shared: bool
+    fetch: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,8 +232,9 @@ class _Work:
     packing: float
 
     @staticmethod
-    def of(found: Contraction, axis: IterVar, row: Var | None, guess: int, packs: bool) -> "_Work":
+    def of(found: Contraction, side: _Side, row: Var | None, guess: int) -> "_Work":
         """The work with symbolic extents taken for ``guess``."""
+        axis = side.axis
         extents = {i.var: extent_of(i, guess) for i in found.block.iters}
         steps = prod(extents[i.var] for i in found.reduce)
         rest = prod(extents[i.var] for i in found.spatial if i.var not in (axis.var, row))
@@ -195,6 +242,7 @@ class _Work:
         both = found.axes_of(0) & found.axes_of(1)
         batch = prod(extents[i.var] for i in found.spatial if i.var in both)
         contiguous = stride_of(Load(found.output, found.result), axis.var) == 1
+        packs = side.packed and not side.constant
         packing = steps * columns * _GATHER_CYCLES * batch if packs else 0.0
         return _Work(columns, 1 if row is None else extents[row], rest, steps, contiguous, packing)
 
@@ -213,23 +261,35 @@ class _Work:
 def _step(tile: _Shape, rows: int) -> float:
     """Cycles of one step of the reduction for a tile of so many rows."""
     products = tile.vectors * rows
+    if tile.shared:
+        loads = products + tile.vectors
+        return max(float(products), loads / _LOADS_PER_CYCLE, _LATENCY) + _OVERHEAD
     vectors = products if tile.own else tile.vectors
-    loads = (
-        vectors * (tile.lanes * _LOADS_PER_CYCLE * _GATHER_CYCLES if tile.gathered else 1) + rows
-    )
+    loads = vectors * tile.fetch + rows
     streamed = tile.vectors * _STREAM_CYCLES
-    each = _LINE_CYCLES if tile.apart else _BROADCAST_CYCLES
-    return (
-        max(float(products), loads / _LOADS_PER_CYCLE, streamed, _LATENCY) + _OVERHEAD + rows * each
-    )
+    spread = rows * _BROADCAST_CYCLES + vectors * (tile.fetch - 1)
+    return max(float(products), loads / _LOADS_PER_CYCLE, streamed, _LATENCY) + _OVERHEAD + spread
 
 
+def vector_loads(stride: int | None, lanes: int) -> float:
+    """How many loads it takes to fetch lanes that lie ``stride`` elements apart; ``None`` is any
+    distance.
+    """
+    if stride in (0, 1):
+        return 1.0
+    if stride is not None and 1 < stride <= _NEAR:
+        return 2.0 * stride  # vectors that lie side by side, and what picks lanes from them
+    return lanes * _LOADS_PER_CYCLE * _GATHER_CYCLES
+
+
+@lru_cache(maxsize=1 << 14)
 def extent_of(axis: IterVar, guess: int) -> int:
     """The extent of an axis, or a guess at it."""
     value = int_value(simplify(axis.extent))
     return guess if value is None else value
 
 
+@lru_cache(maxsize=1 << 14)
 def stride_of(load: Load, axis: Var) -> int | None:
     """How many elements apart neighbours along ``axis`` lie; ``None`` if that is not one number."""
     linear = split_linear(simplify(flat_index(load.buffer, load.indices)), axis)

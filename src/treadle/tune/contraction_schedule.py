@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from treadle.expr.scalar import Expr, Var, int_value, variables
 from treadle.expr.simplify import simplify
-from treadle.ir.analysis import blocks, enclosing_loops, find_block
+from treadle.ir.analysis import blocks, buffers_read, enclosing_loops, find_block
 from treadle.ir.tensor import Buffer, TensorFunction
 from treadle.schedule.index_map import IndexMap
 from treadle.schedule.trace import Schedule
@@ -45,7 +45,7 @@ def schedule_contraction(
     load = found.operands[tile.vector]
     copy = None
     if tile.packed and load.buffer in constants:
-        s.transform_layout(load.buffer.name, _panels(found, tile))
+        s.transform_layout(load.buffer.name, panels(found, tile))
     elif tile.packed:
         copy = s.cache_read(block, load.buffer.name, "global")
     outer, panel = _tile(s, block, found, tile, loops)
@@ -54,7 +54,7 @@ def schedule_contraction(
         spread(s, outer if copy is None else outer[: max(outer.index(panel), 1)])
     if copy is not None:
         fresh = s.compute_at(copy, panel)
-        s.transform_layout(copy, _panels(found, tile))
+        s.transform_layout(copy, panels(found, tile))
         column = _loop_of(s, copy, load.indices.index(tile.vector_axis), fresh)
         if column is not None:
             s.reorder(*(x for x in fresh if x != column), column)
@@ -81,7 +81,7 @@ def _loops(function: TensorFunction, found: Contraction) -> _Loops:
     return _Loops(names, extents)
 
 
-def _panels(found: Contraction, tile: Tile) -> IndexMap:
+def panels(found: Contraction, tile: Tile) -> IndexMap:
     """The vector operand as panels: for each step of the reduction, the lanes of a tile in one
     piece.
     """
@@ -117,8 +117,10 @@ def _tile(
     batch = [loops.names[i.var] for i in found.spatial if i.var in both and i.var not in tiled]
     rest = [loops.names[i.var] for i in found.spatial if i.var not in both and i.var not in tiled]
     steps = [loops.names[i.var] for i in found.reduce]
-    s.reorder(*batch, panel, *rest, *outer_row, *steps, *inner, *vectors)
-    home = [*batch, panel, *rest, *outer_row][-1]
+    # Panels are read again for every tile; those that both operands have are small.
+    outer = [*batch, *rest, panel] if tile.vector_axis in both else [*batch, panel, *rest]
+    s.reorder(*outer, *outer_row, *steps, *inner, *vectors)
+    home = [*outer, *outer_row][-1]
     follower = _follower(s, block)
     kinds = ["unroll"] * (len(inner) + len(vectors) - 1) + ["vectorize"]
     if follower is None:
@@ -139,7 +141,7 @@ def _tile(
     small = tile.rows * tile.vectors <= _SMALL_TILE
     if small and len(steps) > 1 and extent is not None and extent <= _UNROLLED_STEPS:
         s.unroll(steps[-1])
-    return [*batch, panel, *rest], panel
+    return outer, panel
 
 
 def _output_name(s: Schedule, block: str) -> str:
@@ -172,6 +174,5 @@ def _follower(s: Schedule, block: str) -> str | None:
     found = None if node is None else as_contraction(node)
     if found is None or found.output in s.function.buffers:
         return None
-    names = [b.name for b in blocks(s.function)]
-    after = names[names.index(block) + 1 :]
-    return after[0] if after else None
+    users = [b for b in blocks(s.function) if found.output in buffers_read((b,))]
+    return next((b.name for b in users if b.name != block), None)

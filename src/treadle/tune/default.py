@@ -4,12 +4,14 @@ import logging
 from collections.abc import Callable
 
 from treadle.base.errors import ScheduleError
-from treadle.ir.analysis import blocks, buffers_read, find_block, loads
+from treadle.ir.analysis import blocks, buffers_read, enclosing_loops, find_block, loads
 from treadle.ir.tensor import Block, Buffer, TensorFunction
 from treadle.passes.kinds import contraction_operands, is_affine_copy, only_store
 from treadle.schedule.trace import Schedule
 from treadle.target import Target
+from treadle.tune.chain_schedule import schedule_chain
 from treadle.tune.contraction_schedule import schedule_contraction
+from treadle.tune.dot_schedule import schedule_dot
 from treadle.tune.row_schedule import schedule_rows, start_apart
 from treadle.tune.spatial_schedule import schedule_spatial
 
@@ -36,17 +38,21 @@ def default_schedule(
 def _apply_rules(
     s: Schedule, target: Target, threads: int, constants: frozenset[Buffer], strict: bool
 ) -> None:
+    if not strict and attempt(s, lambda t: schedule_chain(t, target, threads, constants)):
+        return
     inline_producers(s)
+    apart = separate_borders(s)
     names = [b.name for b in blocks(s.function)]
     anchors = [n for n in names if contraction_operands(_block(s, n)) is not None]
     done: set[str] = set()
     for name in anchors:
-        after = names[names.index(name) + 1 :]
-        if attempt(s, lambda t, n=name: schedule_contraction(t, n, target, threads, constants)):
-            done.update((name, *after[:1]))
+        if attempt(
+            s, lambda t, n=name: schedule_dot(t, n, target, threads, constants, strict=strict)
+        ) or attempt(s, lambda t, n=name: schedule_contraction(t, n, target, threads, constants)):
+            done.update(b.name for b in blocks(s.function) if _shares_loops(s, name, b.name))
     rest = [n for n in names if n not in done]
     reductions = [n for n in rest if any(i.kind == "reduce" for i in _block(s, n).iters)]
-    padded = [n for n in rest if n not in reductions and _pads(_block(s, n))]
+    padded = [n for n in rest if n in apart]
     rows = [n for n in rest if n not in padded]
     if (
         reductions
@@ -57,6 +63,12 @@ def _apply_rules(
     for name in rest:
         if name not in reductions:
             attempt(s, lambda t, n=name: schedule_spatial(t, n, target, threads))
+
+
+def _shares_loops(s: Schedule, a: str, b: str) -> bool:
+    """Whether two blocks stand in one nest of loops."""
+    first = enclosing_loops(s.function, _block(s, a))[:1]
+    return first != () and first == enclosing_loops(s.function, _block(s, b))[:1]
 
 
 def start_reductions(s: Schedule) -> None:
@@ -108,6 +120,21 @@ def inline_producers(s: Schedule) -> None:
             continue
         if len(users) == 1 or all(_is_spatial(u) for u in users):
             attempt(s, lambda t, n=name: t.compute_inline(n))
+
+
+def separate_borders(s: Schedule) -> frozenset[str]:
+    """Fill the border of what is padded apart, so that the inside is copied without conditions; the
+    blocks that do either.
+    """
+    found: set[str] = set()
+    for name in [b.name for b in blocks(s.function)]:
+        block = _block(s, name)
+        loops = enclosing_loops(s.function, block)
+        if _pads(block) and _is_spatial(block) and loops:
+            outermost, before = loops[0].var.name, {b.name for b in blocks(s.function)}
+            attempt(s, lambda t, n=name, at=outermost: t.decompose_padding(n, at))
+            found |= {name, *(b.name for b in blocks(s.function) if b.name not in before)}
+    return frozenset(found)
 
 
 def _pads(block: Block) -> bool:

@@ -14,7 +14,7 @@ from treadle.schedule.dependence import reduction_of
 from treadle.schedule.trace import Schedule
 from treadle.target import Target
 from treadle.tune.parallel import spread
-from treadle.tune.spatial_schedule import can_fuse, lanes_of, vectorize_loop
+from treadle.tune.spatial_schedule import can_fuse, lanes_of, order_loops, vectorize_loop
 
 _WINDOW = 64
 """Points of a reduction up to which lanes run along its results."""
@@ -33,13 +33,15 @@ def schedule_rows(
     Raises:
         ScheduleError: E03xx if an instruction does not apply.
     """
+    for name in names:
+        order_loops(s, name)
     rows = _rows(s, names)
     if rows:
         home = rows[-1]
         for name in reversed(names[:-1]):
             s.compute_at(name, home)
     for name in names:
-        _vectorize(s, name, set(rows), target, strict)
+        vectorize_row(s, name, set(rows), target, strict)
     if threads > 1:
         spread(s, _row_loops(s, names[-1]))
 
@@ -54,10 +56,24 @@ def _rows(s: Schedule, names: list[str]) -> list[str]:
         if any(i.kind == "reduce" for i in _block(s, n).iters) or n == names[-1]
     )
     own = {v for i in last.iters if i.kind == "spatial" for v in variables(i.binding)}
-    rows = [loop for loop in loops if loop.var in own][:count]
-    if len(names) == 1 and rows and _reduces_across(last, loops, rows[-1]):
+    rows = _wide([loop for loop in loops if loop.var in own][:count])
+    if rows and all(_gathers_across(s, n) for n in names):
         rows.pop()
     return [loop.var.name for loop in rows]
+
+
+def _wide(loops: list[For]) -> list[For]:
+    """The loops that may have more than one iteration."""
+    return [x for x in loops if int_value(simplify(x.extent)) != 1]
+
+
+def _gathers_across(s: Schedule, name: str) -> bool:
+    """Whether a block, if it is a reduction, should run along its results."""
+    block = _block(s, name)
+    loops = enclosing_loops(s.function, block)
+    reduced = {v for i in block.iters if i.kind == "reduce" for v in variables(i.binding)}
+    apart = _wide([x for x in loops if x.var not in reduced])
+    return not reduced or (apart != [] and _reduces_across(block, loops, apart[-1]))
 
 
 def _block(s: Schedule, name: str) -> Block:
@@ -66,7 +82,7 @@ def _block(s: Schedule, name: str) -> Block:
     return found
 
 
-def _vectorize(s: Schedule, name: str, rows: set[str], target: Target, strict: bool) -> None:
+def vectorize_row(s: Schedule, name: str, rows: set[str], target: Target, strict: bool) -> None:
     """Run the innermost loop of a block along lanes; a reduction keeps one partial result per
     lane, unless neighbours in memory belong to different results.
     """
@@ -80,6 +96,7 @@ def _vectorize(s: Schedule, name: str, rows: set[str], target: Target, strict: b
         reduced = {v for i in block.iters if i.kind == "reduce" for v in variables(i.binding)}
         loops = [x for x in enclosing_loops(s.function, block) if x.var.name not in rows]
         assert loops[-1].var.name == fused
+    loops = _wide(loops)
     if not loops:
         return
     inner = loops[-1]
@@ -139,17 +156,18 @@ def _furthest(block: Block, loop: For) -> int | None:
 
 
 def _across(s: Schedule, name: str, loop: For, steps: list[str], lanes: int) -> None:
-    """Reduce a vector of neighbouring results at once."""
+    """Reduce a vector of neighbouring results at once, in a register."""
     extent = int_value(simplify(loop.extent))
     if extent is not None and extent < 2:
         return
-    lane = s.split(loop.var.name, (None, lanes))[-1]
+    around, lane = s.split(loop.var.name, (None, lanes))
     s.reorder(*steps, lane)
+    copied = s.reverse_compute_at(s.cache_write(name, "register"), around)
     before = frozenset(s.loops())
     s.decompose_reduction(name, steps[0])
-    for started in [x for x in s.loops() if x not in before]:
-        s.vectorize(started)
-    s.vectorize(lane)
+    started = [x for x in s.loops() if x not in before]
+    for inner in (started[-1], lane, copied[-1]):
+        s.vectorize(inner)
 
 
 def _reduce(s: Schedule, name: str, inner: For, lanes: int) -> None:

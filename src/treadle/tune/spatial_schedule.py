@@ -7,6 +7,7 @@ from treadle.expr.simplify import simplify
 from treadle.expr.terms import split_linear
 from treadle.ir.analysis import accesses, enclosing_loops, find_block, flat_index
 from treadle.ir.tensor import Block, For, Load, Store, TensorFunction
+from treadle.passes.kinds import only_store
 from treadle.schedule.trace import Schedule
 from treadle.target import Target
 from treadle.tune.parallel import spread
@@ -21,6 +22,7 @@ def schedule_spatial(s: Schedule, block: str, target: Target, threads: int) -> N
     Raises:
         ScheduleError: E03xx if an instruction does not apply.
     """
+    order_loops(s, block)
     node = find_block(s.function, block)
     if node is None:
         return
@@ -38,6 +40,26 @@ def schedule_spatial(s: Schedule, block: str, target: Target, threads: int) -> N
     inner = vectorize_loop(s, loops[-1], lanes)
     if threads > 1 and _is_large(loops):
         spread(s, outer or ([] if inner is None else [inner]))
+
+
+def order_loops(s: Schedule, block: str) -> None:
+    """Nest the loops over results as the results lie in memory, neighbours innermost.
+
+    Raises:
+        ScheduleError: E03xx if the loops depend on each other.
+    """
+    node = find_block(s.function, block)
+    store = None if node is None else only_store(node)
+    if node is None or store is None:
+        return
+    bindings: dict[Var, Expr] = {i.var: i.binding for i in node.iters}
+    place = simplify(substitute(flat_index(store.buffer, store.indices), bindings))
+    steps = {x.var.name: _stride(place, x.var) for x in enclosing_loops(s.function, node)}
+    known = {k: v for k, e in steps.items() if (v := int_value(e) if e is not None else None)}
+    names = list(known)
+    ordered = sorted(names, key=lambda name: -known[name])
+    if ordered != names:
+        s.reorder(*ordered)
 
 
 def vectorize_loop(s: Schedule, loop: For, lanes: int) -> str | None:

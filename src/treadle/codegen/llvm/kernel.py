@@ -98,7 +98,7 @@ def module_text(kernels: Iterable[KernelText], extra_text: str, target: Target) 
         shared.update(kernel.support)
         pending.extend(kernel.math)
     while pending:
-        found = math_function(*pending.pop())
+        found = math_function(*pending.pop(), features=target.features)
         if found.symbol not in shared:
             shared[found.symbol] = found.text
             declares.update(dict.fromkeys(found.declares))

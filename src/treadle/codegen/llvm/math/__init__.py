@@ -9,7 +9,7 @@ in the last place unless a function's docstring says otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -59,6 +59,9 @@ UNARY: tuple[Definition, ...] = (
 )
 BINARY: Mapping[str, Definition] = MappingProxyType({"atan2": inverse.atan2, "pow": power.power})
 
+# What CPUs have that multiply by powers of two in one instruction.
+SCALING = frozenset({"avx512f", "avx512vl"})
+
 MATH_FUNCTIONS: Mapping[str, Definition] = MappingProxyType({f.__name__: f for f in UNARY} | BINARY)
 
 
@@ -93,8 +96,13 @@ def symbol_of(name: str, bits: int, lanes: int) -> str:
     return f'@"treadle.{name}.{"" if lanes == 1 else f"v{lanes}"}f{bits}"'
 
 
-def math_function(name: str, bits: int, lanes: int) -> MathFunction:
+def math_function(
+    name: str, bits: int, lanes: int, *, features: Set[str] = frozenset()
+) -> MathFunction:
     """Return the function ``name`` for ``bits``-wide floats (32 or 64); one lane is a scalar.
+
+    ``features`` are LLVM's names of the extensions that the CPU has. They choose instructions; the
+    results do not depend on them.
 
     Raises:
         KeyError: there is no such function, or no such width.
@@ -102,7 +110,7 @@ def math_function(name: str, bits: int, lanes: int) -> MathFunction:
     symbol = symbol_of(name, bits, lanes)
     if name == "reduce_angle":
         return reduce_angle_function(symbol, lanes)
-    e = Emitter(bits, lanes)
+    e = Emitter(bits, lanes, scales=features >= SCALING)
     kind = FORMATS[bits].kind
     arguments = [Value(e, kind, f"%{letter}") for letter in "xy"[: arity(name)]]
     result = MATH_FUNCTIONS[name](e, *arguments)
@@ -126,7 +134,7 @@ def reduce_angle_function(symbol: str, lanes: int) -> MathFunction:
     return MathFunction(symbol, text, tuple(e.declares), tuple(e.requires))
 
 
-def link_math(*functions: tuple[str, int, int]) -> str:
+def link_math(*functions: tuple[str, int, int], features: Set[str] = frozenset()) -> str:
     """Return the text of ``functions`` and of all they require, each definition once.
 
     Raises:
@@ -134,7 +142,7 @@ def link_math(*functions: tuple[str, int, int]) -> str:
     """
     pending, definitions, declares = list(functions), dict[str, str](), dict[str, None]()
     while pending:
-        function = math_function(*pending.pop())
+        function = math_function(*pending.pop(), features=features)
         if function.symbol in definitions:
             continue
         definitions[function.symbol] = function.text

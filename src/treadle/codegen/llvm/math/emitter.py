@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -192,7 +192,10 @@ Operand = Value | float
 
 @dataclass(slots=True)
 class Emitter:
-    """The body of one function under construction, for ``bits``-wide floats in ``lanes`` lanes."""
+    """The body of one function under construction, for ``bits``-wide floats in ``lanes`` lanes.
+
+    ``scales`` says that the CPU multiplies by powers of two in one instruction (AVX-512).
+    """
 
     bits: int
     lanes: int
@@ -201,6 +204,7 @@ class Emitter:
     requires: dict[tuple[str, int, int], None] = field(
         default_factory=dict[tuple[str, int, int], None]
     )
+    scales: bool = False
 
     @property
     def format(self) -> FloatFormat:
@@ -214,7 +218,7 @@ class Emitter:
 
     def as_double(self) -> Emitter:
         """Return an emitter of 64-bit arithmetic that writes into the same function."""
-        return Emitter(64, self.lanes, self.lines, self.declares, self.requires)
+        return replace(self, bits=64)
 
     def pick(self, single: T, double: T) -> T:
         """Return ``single`` in a 32-bit function and ``double`` in a 64-bit one."""
@@ -270,7 +274,7 @@ class Emitter:
 
     def clamp(self, x: Value, low: float, high: float) -> Value:
         """Return ``x`` limited to ``[low, high]``; NaN stays NaN."""
-        return self.at_most(self.select(x < low, low, x), high)
+        return self.at_most(self.at_least(x, low), high)
 
     def at_most(self, x: Value, high: float) -> Value:
         """Return the smaller of ``x`` and ``high``; NaN stays NaN."""
@@ -288,6 +292,10 @@ class Emitter:
         """Return ``magnitude`` with the sign of ``sign``."""
         return self.call("copysign", magnitude, sign)
 
+    def at_least(self, x: Value, low: float) -> Value:
+        """Return the larger of ``x`` and ``low``; NaN stays NaN."""
+        return self.select(x < low, low, x)
+
     def keep_tiny(self, x: Value, result: Value) -> Value:
         """Return ``x`` itself where ``f(x)`` rounds to ``x``: keeps denormals and the sign of
         zero.
@@ -300,6 +308,15 @@ class Emitter:
         """
         result = self.fmuladd(x, coefficients[-1], coefficients[-2])
         for c in reversed(coefficients[:-2]):
+            result = self.fmuladd(result, x, c)
+        return result
+
+    def monic(self, x: Value, coefficients: Sequence[float]) -> Value:
+        """Return the polynomial in ``x`` whose highest term has the coefficient one, and the terms
+        below those given: an addition in place of a multiplication.
+        """
+        result = x + coefficients[-1]
+        for c in reversed(coefficients[:-1]):
             result = self.fmuladd(result, x, c)
         return result
 

@@ -1,8 +1,7 @@
 """The exponential family: ``exp exp2 expm1 sinh cosh tanh sigmoid``.
 
 ``x = n ln 2 + r`` with ``n`` an integer and ``|r| <= ln(2)/2`` (Cody and Waite); a minimax
-polynomial gives ``exp(r) - 1``. The scaling by ``2**n`` is exponent arithmetic, so the same text
-is fast on every CPU.
+polynomial gives ``exp(r)``, or ``exp(r) - 1``.
 """
 
 from __future__ import annotations
@@ -10,12 +9,23 @@ from __future__ import annotations
 import math
 
 from treadle.codegen.llvm.math.emitter import Emitter, Value
+from treadle.codegen.llvm.math.scaling import (
+    power_of_two,
+    round_scaled,
+    scale_by_power,
+)
 
 LOG2_E = 1.4426950408889634
 # ln 2 in two parts; n times the first is exact for every n that occurs.
 LN2_HIGH = {32: 0.693359375, 64: 6.93147180369123816490e-01}
 LN2_LOW = {32: -2.12194440054690583e-4, 64: 1.90821492927058770002e-10}
 
+# exp(r) = P(r) on |r| <= ln(2)/2, relative error 2^-23.4: what 32 bits need where exp(r) itself is
+# the result.
+EXP_SHORT = (
+    1.0, 0.9999997019767761, 0.4999915063381195, 0.16667649149894714, 0.041897840797901154,
+    0.008289581164717674,
+)  # fmt: skip
 # exp(r) = 1 + r + r^2 P(r) on |r| <= ln(2)/2, relative error 2^-26 and 2^-61 of exp(r) - 1.
 EXP_SINGLE = (
     0.4999999701976776,
@@ -31,17 +41,6 @@ EXP_DOUBLE = (
 )  # fmt: skip
 
 
-def round_scaled(e: Emitter, x: Value, scale: float, offset: int) -> tuple[Value, Value]:
-    """Return the integer ``n`` nearest to ``x * scale`` as a float, and ``n + offset`` in low bits.
-
-    Adding a large number rounds; what that number is past a power of two is the offset, so that
-    the low bits can become an exponent by a shift alone.
-    """
-    rounder = e.format.rounder + offset
-    shifted = e.fmuladd(x, scale, rounder)
-    return shifted - rounder, shifted.to_bits()
-
-
 def reduce_ln2(e: Emitter, x: Value, offset: int) -> tuple[Value, Value]:
     """Return ``r = x - n ln 2`` and the integer ``n + offset`` (see :func:`round_scaled`)."""
     n, shifted = round_scaled(e, x, LOG2_E, offset)
@@ -54,31 +53,9 @@ def expm1_polynomial(e: Emitter, r: Value) -> Value:
     return e.fmuladd(r * r, e.polynomial(r, e.pick(EXP_SINGLE, EXP_DOUBLE)), r)
 
 
-def power_of_two(e: Emitter, biased: Value) -> Value:
-    """Return the power of two, a normal number, whose biased exponent is in the low bits of
-    ``biased``.
-    """
-    return (biased << e.format.mantissa).to_floats()
-
-
-def scale_by_power(e: Emitter, x: Value, doubly_biased: Value) -> Value:
-    """Return ``x * 2**n``, denormals included, for ``n`` plus twice the bias: two steps of half
-    the power each.
-    """
-    half = doubly_biased >> 1
-    return x * power_of_two(e, half) * power_of_two(e, doubly_biased - half)
-
-
-def shrink_offset(e: Emitter) -> int:
-    """Return what to reduce with before :func:`shrink_by_power`."""
-    return e.format.bias + e.pick(64, 512)
-
-
-def shrink_by_power(e: Emitter, x: Value, offset_exponent: Value) -> Value:
-    """Return ``x * 2**n``, denormals included, for ``n <= 0`` plus :func:`shrink_offset`: a power
-    that is never denormal, and then a constant.
-    """
-    return x * power_of_two(e, offset_exponent) * e.pick(2.0**-64, 2.0**-512)
+def exp_polynomial(e: Emitter, r: Value) -> Value:
+    """Return ``exp(r)`` for ``|r| <= ln(2)/2``."""
+    return e.polynomial(r, EXP_SHORT) if e.is_single else expm1_polynomial(e, r) + 1.0
 
 
 def exp_limits(e: Emitter) -> tuple[float, float]:
@@ -89,7 +66,7 @@ def exp_limits(e: Emitter) -> tuple[float, float]:
 def exp(e: Emitter, x: Value) -> Value:
     """``exp(x)``, denormal results included."""
     r, shifted = reduce_ln2(e, e.clamp(x, *exp_limits(e)), 2 * e.format.bias)
-    return scale_by_power(e, expm1_polynomial(e, r) + 1.0, shifted)
+    return scale_by_power(e, exp_polynomial(e, r), shifted)
 
 
 def exp_of_pair(e: Emitter, high: Value, low: Value, factor: Value | None = None) -> Value:
@@ -107,7 +84,7 @@ def exp2(e: Emitter, x: Value) -> Value:
     limited = e.clamp(x, *e.pick((-151.0, 129.0), (-1076.0, 1025.0)))
     n, shifted = round_scaled(e, limited, 1.0, 2 * e.format.bias)
     r = (limited - n) * math.log(2.0)
-    return scale_by_power(e, expm1_polynomial(e, r) + 1.0, shifted)
+    return scale_by_power(e, exp_polynomial(e, r), shifted)
 
 
 def quarter_expm1(e: Emitter, x: Value) -> Value:
@@ -153,8 +130,12 @@ def tanh(e: Emitter, x: Value) -> Value:
 
 
 def sigmoid(e: Emitter, x: Value) -> Value:
-    """``1 / (1 + exp(-x))``, relatively accurate in the negative tail down to the denormals."""
-    magnitude = e.at_most(e.abs(x), -exp_limits(e)[0])
-    r, shifted = reduce_ln2(e, -magnitude, shrink_offset(e))
-    small = shrink_by_power(e, expm1_polynomial(e, r) + 1.0, shifted)
-    return e.select(x < 0.0, small, 1.0) / (small + 1.0)
+    """``1 / (1 + exp(-x))``, relatively accurate in the negative tail down to the denormals.
+
+    Numerator and denominator are made smaller by a power of two, so that no ``exp(-x)`` overflows.
+    """
+    smaller = e.pick(64, 512)
+    limited = e.clamp(x, exp_limits(e)[0], 40.0)  # exp(-40) is nothing beside one
+    r, shifted = reduce_ln2(e, -limited, e.format.bias - smaller)
+    one = 2.0**-smaller
+    return one / e.fmuladd(exp_polynomial(e, r), power_of_two(e, shifted), one)

@@ -14,10 +14,10 @@ from treadle.codegen.llvm.math.exponential import (
     LN2_LOW,
     exp,
     exp_of_pair,
-    power_of_two,
     reduce_ln2,
 )
 from treadle.codegen.llvm.math.logarithm import log_finite, split_exponent
+from treadle.codegen.llvm.math.scaling import power_of_two
 
 # log(m) = 2 s + 2/3 s^3 + s^5 P(s^2), s = (m-1)/(m+1).
 POW_LOG = (

@@ -1,0 +1,249 @@
+"""Which axis of a value that passes between kernels lies innermost in memory.
+
+A layout is not a property of operations: every access of a buffer is rewritten with it
+(``transform_layout``), so whatever a kernel computes, it can read and write any order. The choice
+is made for a whole function at once, since every value has one writer and some readers that want
+different things (the global problem of NeoCPU, Liu et al. 2019, §3.3): first the values that are
+connected through kernels change together, then each on its own, as long as the estimated time of
+the kernels around it becomes less. What leaves the function, and what views look at, keeps its
+order.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from treadle.base.rewrite import replace_fields
+from treadle.expr.scalar import Var, int_value
+from treadle.ir.analysis import accesses, fresh_name
+from treadle.ir.calls import CallTensor
+from treadle.ir.graph import Atom, Binding, ConstantRef, GraphFunction, Value
+from treadle.ir.module import Function, Module
+from treadle.ir.tensor import Buffer, TensorFunction
+from treadle.ir.types import TensorType, tensor
+from treadle.schedule.index_map import IndexMap
+from treadle.schedule.layout import TransformLayout
+from treadle.schedule.trace import Schedule
+from treadle.target import Target
+from treadle.tune.default import inline_producers
+from treadle.tune.estimate import estimated_cycles
+
+Order = tuple[int, ...]
+"""The axes of a value, outermost in memory first."""
+
+_LEAST_RANK = 3
+_GAIN = 0.98
+"""A change must save at least this share of what the kernels around a value cost."""
+
+
+def assign_layouts(module: Module, *, target: Target) -> Module:
+    """Choose the layouts of the values between kernels in every graph function."""
+    functions: list[Function] = []
+    relaid = _Relaid(module, target, set(module.functions))
+    for function in module.functions.values():
+        if isinstance(function, GraphFunction):
+            function = _Assignment.of(function, relaid).applied()
+        functions.append(function)
+    return module.with_functions([*functions, *relaid.made.values()])
+
+
+def channels_last(rank: int) -> Order:
+    """The second axis moved to the end."""
+    return (0, *range(2, rank), 1)
+
+
+Key = tuple[str, frozenset[int], tuple[Order | None, ...]]
+"""A function, which of its parameters are constants, and the orders of all its parameters."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Version:
+    """The buffers of a function that are moved, and what it costs then."""
+
+    moves: tuple[tuple[str, Order], ...]
+    cycles: float
+
+
+@dataclass(slots=True)
+class _Relaid:
+    """Functions in other layouts, and what they cost."""
+
+    module: Module
+    target: Target
+    taken: set[str]
+    inlined: dict[str, TensorFunction] = field(default_factory=dict[str, TensorFunction])
+    versions: dict[Key, _Version] = field(default_factory=dict[Key, _Version])
+    made: dict[Key, TensorFunction] = field(default_factory=dict[Key, TensorFunction])
+
+    def version(self, key: Key) -> _Version:
+        """The function whose parameters lie in these orders, its temporaries as suits it."""
+        if key not in self.versions:
+            name, constants, orders = key
+            plain = self.module.tensor(name)
+            moves = [
+                (buffer.name, order)
+                for buffer, order in zip(plain.buffers, orders, strict=True)
+                if order is not None
+            ]
+            fixed = frozenset(plain.buffers[i].name for i in constants)
+            self.versions[key] = self.settled(_moved(self.compact(name), moves), moves, fixed)
+        return self.versions[key]
+
+    def compact(self, name: str) -> TensorFunction:
+        """The function as its schedule begins."""
+        if name not in self.inlined:
+            s = Schedule(self.module.tensor(name))
+            inline_producers(s)
+            self.inlined[name] = s.function
+        return self.inlined[name]
+
+    def settled(
+        self, function: TensorFunction, moves: list[tuple[str, Order]], constants: frozenset[str]
+    ) -> _Version:
+        """The function with the best order for each of its temporaries."""
+        best = self.cycles(function, constants)
+        for buffer in _temporaries(function):
+            change = (buffer.name, channels_last(buffer.ndim))
+            trial = _moved(function, [change])
+            cycles = self.cycles(trial, constants)
+            if cycles < best:
+                function, best = trial, cycles
+                moves.append(change)
+        return _Version(tuple(moves), best)
+
+    def cycles(self, function: TensorFunction, constants: frozenset[str]) -> float:
+        fixed = frozenset(b for b in function.buffers if b.name in constants)
+        return estimated_cycles(function, fixed, self.target)
+
+    def named(self, key: Key) -> str:
+        """The name of the function in these orders, which becomes part of the module."""
+        moves = self.version(key).moves
+        if not moves:
+            return key[0]
+        if key not in self.made:
+            fresh = fresh_name(f"{key[0]}_last", self.taken)
+            self.taken.add(fresh)
+            function = _moved(self.module.tensor(key[0]), moves)
+            self.made[key] = replace_fields(function, name=fresh)
+        return self.made[key].name
+
+
+def _temporaries(function: TensorFunction) -> tuple[Buffer, ...]:
+    own = dict.fromkeys(a.buffer for a in accesses(function.body))
+    return tuple(b for b in own if b not in function.buffers and b.ndim >= _LEAST_RANK)
+
+
+def _moved(function: TensorFunction, moves: Iterable[tuple[str, Order]]) -> TensorFunction:
+    for name, order in moves:
+        params = tuple(f"d{i}" for i in range(len(order)))
+        layout = IndexMap(params, tuple(Var(params[axis]) for axis in order))
+        function = TransformLayout(name, layout).apply(function)
+    return function
+
+
+@dataclass(slots=True)
+class _Assignment:
+    """The choice for one graph function: which of its free values are moved."""
+
+    function: GraphFunction
+    relaid: _Relaid
+    calls: dict[Value, list[Binding]]
+    moved: set[Value] = field(default_factory=set[Value])
+
+    @staticmethod
+    def of(function: GraphFunction, relaid: _Relaid) -> "_Assignment":
+        """The best choice that is found."""
+        calls = _free_values(function)
+        self = _Assignment(function, relaid, calls)
+        for part in _connected(calls):
+            self.try_moving(part)
+        for value in calls:
+            self.try_moving({value})
+        return self
+
+    def try_moving(self, values: set[Value]) -> None:
+        """Move values, or move them back, if the calls around them become cheaper."""
+        around = list(dict.fromkeys(b for v in values for b in self.calls[v]))
+        before = sum(self.cost(b) for b in around)
+        self.moved ^= values
+        if sum(self.cost(b) for b in around) >= _GAIN * before:
+            self.moved ^= values
+
+    def cost(self, binding: Binding) -> float:
+        return self.relaid.version(self.key(binding)).cycles
+
+    def key(self, binding: Binding) -> Key:
+        op = binding.op
+        assert isinstance(op, CallTensor)
+        atoms: tuple[Atom, ...] = (*binding.args, *binding.outputs)
+        constants = frozenset(i for i, a in enumerate(atoms) if isinstance(a, ConstantRef))
+        return op.function, constants, tuple(self.order(a) for a in atoms)
+
+    def order(self, a: Atom) -> Order | None:
+        if not isinstance(a, Value) or a not in self.moved or not isinstance(a.type, TensorType):
+            return None
+        return channels_last(a.type.ndim)
+
+    def applied(self) -> GraphFunction:
+        """The function over moved values, calling functions that know them so."""
+        if not self.moved:
+            return self.function
+        renewed = {v: Value(v.name, _moved_type(v)) for v in self.moved}
+        body = tuple(self.call(b, renewed) for b in self.function.body)
+        return replace_fields(self.function, body=body)
+
+    def call(self, binding: Binding, renewed: dict[Value, Value]) -> Binding:
+        if not isinstance(binding.op, CallTensor):
+            return binding
+        args = tuple(renewed.get(a, a) if isinstance(a, Value) else a for a in binding.args)
+        outputs = tuple(renewed.get(v, v) for v in binding.outputs)
+        out = tuple(v.type for v in outputs if isinstance(v.type, TensorType))
+        op = replace_fields(binding.op, function=self.relaid.named(self.key(binding)), out=out)
+        return replace_fields(binding, op=op, args=args, outputs=outputs)
+
+
+def _moved_type(value: Value) -> TensorType:
+    assert isinstance(value.type, TensorType)
+    dims = value.type.dims
+    return tensor([dims[axis] for axis in channels_last(len(dims))], value.type.dtype)
+
+
+def _free_values(function: GraphFunction) -> dict[Value, list[Binding]]:
+    """The values that only calls of tensor functions write and read, with those calls."""
+    calls: dict[Value, list[Binding]] = {}
+    fixed: set[Value] = {a for a in (*function.params, *function.results) if isinstance(a, Value)}
+    for b in function.body:
+        values = [a for a in (*b.args, *b.outputs) if isinstance(a, Value)]
+        if not isinstance(b.op, CallTensor):
+            fixed.update(values)
+        for v in dict.fromkeys(values):
+            calls.setdefault(v, []).append(b)
+    return {v: found for v, found in calls.items() if v not in fixed and _is_wide(v)}
+
+
+def _is_wide(value: Value) -> bool:
+    """Whether the order of a value's axes matters."""
+    type_ = value.type
+    if not isinstance(type_, TensorType) or type_.shape is None or type_.ndim < _LEAST_RANK:
+        return False
+    return int_value(type_.dims[1]) != 1 and any(int_value(d) != 1 for d in type_.dims[2:])
+
+
+def _connected(calls: dict[Value, list[Binding]]) -> list[set[Value]]:
+    """The values in groups that calls connect."""
+    touched: dict[Binding, list[Value]] = {}
+    for value, bindings in calls.items():
+        for b in bindings:
+            touched.setdefault(b, []).append(value)
+    parts: list[set[Value]] = []
+    left = dict.fromkeys(calls)
+    while left:
+        part: set[Value] = set()
+        reached = [next(iter(left))]
+        while reached:
+            value = reached.pop()
+            if value in left:
+                del left[value]
+                part.add(value)
+                reached += [v for b in calls[value] for v in touched[b]]
+        parts.append(part)
+    return parts
