@@ -9,7 +9,8 @@ Before each size's calls, the process's mark of its highest resident memory is c
 ``/proc/self/clear_refs``), and read after them. What it rose above the memory that was resident
 after loading, less the call's inputs and outputs, is what the calls took. Weights and this together
 are the peak. It must not be above weights + 1.2 × arena, where "arena" is what ``exe.memory()``
-plans for these sizes. The exit status is 1 if either does not hold.
+plans for these sizes. Beside the arena stands the most of it that holds values at one time: no plan
+can do with less. The exit status is 1 if one of the two does not hold.
 
     python benchmarks/memory.py
 """
@@ -63,14 +64,17 @@ def main() -> int:
         f"{report['loading'] / mib:.1f} MiB"
     )
     weights = report["weights"]
-    names = ("batch × length", "arena", "inputs + outputs", "peak", "limit", "taken / arena")
+    names = (
+        "batch × length", "arena", "live at once", "inputs + outputs", "peak", "limit",
+        "taken / arena",
+    )  # fmt: skip
     table = Table(*names, title="MiB")
     passed = report["loaded"] <= weights * HELD
     for call in report["calls"]:
         taken = call["peak"] - call["tensors"]
         peak, limit = weights + taken, weights + ARENAS * call["arena"]
         passed &= peak <= limit
-        figures = [call["arena"], call["tensors"], peak, limit]
+        figures = [call["arena"], call["live"], call["tensors"], peak, limit]
         ratio = f"{taken / max(call['arena'], 1):.2f}"
         size = call["size"].replace("x", " × ")
         table.add_row(size, *(f"{value / mib:.1f}" for value in figures), ratio)

@@ -144,8 +144,8 @@ def _pass_page() -> str:
         ),
         (
             "To loops",
-            "From operations to scheduled loop programs.",
-            loop_pipeline(Target.native(), 1),
+            'From operations to scheduled loop programs; `winograd` with `numerics="fast"` only.',
+            loop_pipeline(Target.native(), 1, fast=True),
         ),
         ("To finished loops", "What code is generated from.", lower_pipeline()),
     )

@@ -63,9 +63,9 @@ def run(path: str, threads: int, sizes: list[str]) -> dict[str, Any]:
         tensors = _call(exe, batch, length)
         peak = status("VmHWM")
         # The sizes are those of the last call.
-        calls.append(
-            {"size": size, "arena": exe.memory().arena, "tensors": tensors, "peak": peak - loaded}
-        )
+        use = exe.memory()
+        plan = {"size": size, "arena": use.arena, "live": use.live}
+        calls.append({**plan, "tensors": tensors, "peak": peak - loaded})
     if any(name in sys.modules for name in ("torch", "onnx")):
         raise RuntimeError("another framework was imported along")
     return {

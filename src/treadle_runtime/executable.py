@@ -326,7 +326,8 @@ class Executable:
             for _ in spec.dims:
                 count *= next(extents)
             peak += count
-        return MemoryUse(weights, arena, peak, process_memory())
+        live = max((evaluate(text, values) for text in self.entry.live), default=0)
+        return MemoryUse(weights, arena, live, peak, process_memory())
 
     def _symbol_values(self, given: Mapping[str, int]) -> dict[str, int]:
         names = self.entry.symbols

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from treadle_runtime.errors import RuntimeFault
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 
 # The position of a dtype is its code in the ABI of library calls.
 DTYPES = (
@@ -60,7 +60,11 @@ class CallSpec:
 
 @dataclass(frozen=True)
 class Entry:
-    """One compiled function: its signature, its checks, and the names of what it needs."""
+    """One compiled function: its signature, its checks, and the names of what it needs.
+
+    ``live`` are expressions over symbols: the largest is the bytes of scratch memory that a call
+    uses at once.
+    """
 
     name: str
     inputs: tuple[TensorSpec, ...]
@@ -70,6 +74,7 @@ class Entry:
     calls: tuple[CallSpec, ...] = ()
     constants: tuple[str, ...] = ()
     callbacks: tuple[str, ...] = ()
+    live: tuple[str, ...] = ()
 
     @property
     def signature(self) -> str:
@@ -240,4 +245,5 @@ def _entry(value: object, path: str) -> Entry:
         calls=reader.get("calls", _list_of(_call)),
         constants=reader.get("constants", _list_of(_text)),
         callbacks=reader.get("callbacks", _list_of(_text)),
+        live=reader.get("live", _list_of(_text)),
     )

@@ -17,20 +17,25 @@ except ImportError:  # Windows
 class MemoryUse:
     """Bytes that an executable uses.
 
-    ``weights`` are its constants; ``arena`` its scratch memory in one call; ``peak`` weights,
+    ``weights`` are its constants; ``arena`` its scratch memory in one call; ``live`` the most of
+    it that holds values at one time, below which no plan for these values can go; ``peak`` weights,
     arena, inputs and outputs together in that call; ``process`` all that the process holds in RAM.
     """
 
     weights: int
     arena: int
+    live: int
     peak: int
     process: int
 
     def __str__(self) -> str:
-        return "\n".join(
+        lines = [
             f"{name:<8}{getattr(self, name) / 2**20:>12.3f} MiB"
             for name in ("weights", "arena", "peak", "process")
-        )
+        ]
+        if self.live:
+            lines[1] += f"  ({self.arena / self.live:.3f} of what lives at once)"
+        return "\n".join(lines)
 
 
 def process_memory() -> int:

@@ -64,6 +64,21 @@ def test_inspect_shows_signature_operations_and_memory(cli):
     assert "add --dim n=8" in cli.ok("inspect", cli.model)
 
 
+def test_inspect_lists_what_fast_numerics_approximate(cli, tmp_path):
+    path = tmp_path / "layer.py"
+    path.write_text(
+        "@graph.function\n"
+        "def main(x: Tensor[(1, 64, 58, 58), f32]) -> (Tensor[(1, 64, 56, 56), f32],):\n"
+        "    w = full(shape=(64, 64, 3, 3), value=0.5, dtype=f32)\n"
+        "    y = conv(x, w, stride=(1, 1), padding=((0, 0), (0, 0)), dilation=(1, 1))\n"
+        "    return y\n"
+    )
+    fast = ("--numerics", "fast", "--target", "x86-64-v3")
+    assert "winograd F(" in cli.ok("inspect", path, *fast)
+    assert "winograd" not in cli.ok("inspect", path)
+    assert "winograd_input" in cli.ok("inspect", path, "--level", "loop", *fast)
+
+
 def test_inspect_prints_programs_that_parse_at_every_level_above_llvm(cli):
     for level in ("loop", "device"):
         text = cli.ok("inspect", cli.model, "--level", level, "--function", "mul_softmax")

@@ -65,18 +65,32 @@ def test_kernels_read_inputs_and_write_results_in_place():
     assert steps[2].buffers == (steps[1].buffers[1], OutputSlot(0))
 
 
-def test_values_of_a_chain_alternate_between_two_places():
+def test_values_of_a_chain_of_elements_lie_in_the_place_of_the_result():
     host = host_of("""
         @graph.function
         def main(x: Tensor[(16,), f32]) -> (Tensor[(16,), f32],):
             a = neg(x)
             b = exp(a)
             c = abs(b)
-            d = neg(c)
-            e = exp(d)
+            return c
+    """)
+    assert {s.buffers[-1] for s in host.steps if isinstance(s, KernelStep)} == {OutputSlot(0)}
+    assert str(host.arena) == "0"
+
+
+def test_values_that_cannot_be_overwritten_alternate_between_two_places():
+    host = host_of("""
+        @graph.function
+        def main(x: Tensor[(4, 4), f32]) -> (Tensor[(4, 4), f32],):
+            a = permute(x, axes=(1, 0))
+            b = permute(a, axes=(1, 0))
+            c = permute(b, axes=(1, 0))
+            d = permute(c, axes=(1, 0))
+            e = permute(d, axes=(1, 0))
             return e
     """)
     places = [s.buffers[-1] for s in host.steps if isinstance(s, KernelStep)]
     assert all(isinstance(p, ArenaSlot) for p in places[:-1])
     assert len({str(p.offset) for p in places if isinstance(p, ArenaSlot)}) == 2
     assert str(host.arena) == "128"
+    assert [str(x) for x in host.live] == ["128"]

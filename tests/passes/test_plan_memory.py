@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from treadle.expr.bounds import Facts, prove
+from treadle.expr.bounds import Facts
 from treadle.expr.evaluate import evaluate
 from treadle.expr.scalar import Expr, Var, const
 from treadle.passes.plan_memory import ALIGNMENT, ArenaPlan, Block, padded
@@ -69,11 +69,33 @@ def test_the_arena_lies_between_the_largest_sum_of_lives_and_the_sum_of_all(valu
     assert max(at_once) <= total <= sum(sizes)
 
 
+@given(lives(), st.integers(1, 50))
+def test_the_live_sets_are_what_no_plan_can_do_without(values, n):
+    plan, _ = planned(values)
+    most = max((bytes_of(size, n) for size in plan.live()), default=0)
+    at_once = [
+        sum(bytes_of(size, n) for size, begin, end in values if begin <= t <= end)
+        for t in range(26)
+    ]
+    assert most == max(at_once)
+    assert most <= bytes_of(plan.layout()[1], n)
+
+
 @given(st.sampled_from(SIZES), st.sampled_from(SIZES))
-def test_a_free_block_serves_what_provably_fits_one_way_or_the_other(a, b):
+def test_values_one_after_another_share_where_one_is_shown_to_be_larger(a, b):
     plan = ArenaPlan(FACTS)
     plan.give_back(plan.take(a))
-    plan.take(b)
-    x, y = padded(a, FACTS), padded(b, FACTS)
-    comparable = prove(y <= x, FACTS) or prove(x <= y, FACTS)
-    assert len(plan.blocks) == (1 if comparable else 2)
+    plan.give_back(plan.take(b))
+    offsets, total = plan.layout()
+    assert {str(offset) for offset in offsets.values()} == {"0"}
+    assert bytes_of(total, 9) == max(bytes_of(padded(x, FACTS), 9) for x in (a, b))
+
+
+def test_small_values_fill_what_a_large_one_leaves():
+    plan = ArenaPlan(FACTS)
+    large = plan.take(const(1024))
+    plan.give_back(large)
+    halves = [plan.take(const(512)) for _ in range(2)]
+    offsets, total = plan.layout()
+    assert sorted(str(offsets[h.offset]) for h in halves) == ["0", "512"]
+    assert str(total) == "1024"

@@ -45,6 +45,31 @@ REDUCTION = CHAIN.replace("tj = spatial(6, j)", "tj = reduction(6, j)").replace(
     STORE, "with init():\n                        T[ti, 0] = f32(0.0)\n"
     "                    T[ti, 0] = T[ti, 0] + X[ti, tj]"
 )  # fmt: skip
+SINGLE = """
+    @tensor.function
+    def squares(X: Buffer[(1, n), f32], Y: Output[(n,), f32]):
+        T = alloc((1, n), f32)
+        for i in range(1):
+            for j in range(n):
+                with block("T"):
+                    ti = spatial(1, i)
+                    tj = spatial(n, j)
+                    T[0, tj] = X[ti, tj] * X[ti, tj]
+        for k in range(n):
+            with block("Y"):
+                yk = spatial(n, k)
+                Y[yk] = T[0, yk]
+"""
+
+
+def test_an_axis_of_one_element_need_not_be_an_index():
+    before = function_of(SINGLE)
+    after = ComputeInline("T").apply(before)
+    assert "alloc" not in str(after)
+    x = np.arange(4, dtype=np.float32).reshape(1, 4)
+    np.testing.assert_array_equal(run_tensor(after, [x])[0], (x * x)[0])
+
+
 REFUSALS = [
     ("T", REDUCTION, "E0320"),
     ("T", CHAIN.replace(STORE, f"where(n > 3)\n                    {STORE}"), "E0320"),

@@ -54,10 +54,10 @@ def compiled(text: str, threads: int = 1) -> Executable:
     return treadle.compile(ir(text), threads=threads)
 
 
-def kernels(text: str, *, strict: bool = False) -> list[TensorFunction]:
+def kernels(text: str, *, strict: bool = False, threads: int = 1) -> list[TensorFunction]:
     """The tensor functions that the entry calls, scheduled."""
     module = graph_pipeline().run(ir(text))
-    module = loop_pipeline(Target.native(), 1, strict=strict).run(module)
+    module = loop_pipeline(Target.native(), threads, strict=strict).run(module)
     called = [b.op for f in module.graph_functions for b in f.body]
     return [module.tensor(op.function) for op in called if isinstance(op, CallTensor)]
 
@@ -119,16 +119,46 @@ def test_every_mask_and_length_gives_the_reference(mask: str, s: int, t: int) ->
     check(attention(mask, 2, 2, 16, 16), operands(mask, 2, 2, 2, s, t, 16, 16))
 
 
-@pytest.mark.parametrize("width", [8, 32, 64, 80, 96, 128])
-def test_every_head_size_gives_the_reference(width: int) -> None:
+@pytest.mark.parametrize("width", [8, 16, 32, 64, 80, 96, 128])
+def test_every_head_size_has_a_schedule_and_gives_the_reference(
+    width: int, caplog: pytest.LogCaptureFixture
+) -> None:
     text = attention("keys", 2, 2, width, width)
+    with caplog.at_level(logging.INFO, "treadle.tune"):
+        assert len(kernels(text)) == 1
+    assert not caplog.records
     check(text, operands("keys", 1, 2, 2, 29, 83, width, width))
 
 
-@pytest.mark.parametrize("mask", ["none", "keys", "pairs", "causal"])
-def test_two_threads_give_the_reference(mask: str) -> None:
-    inputs = operands(mask, 3, 4, 4, 40, 65, 32, 32)
-    check(attention(mask, 4, 4, 32, 32), inputs, threads=2)
+@pytest.mark.parametrize(("s", "t"), [(2, 3), (5, 5), (6, 16), (24, 64), (197, 197)])
+def test_fixed_lengths_have_a_schedule_and_give_the_reference(
+    s: int, t: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = attention("none", 3, 3, 16, 16)
+    text = text.replace(" s, ", f" {s}, ").replace(" t, ", f" {t}, ")
+    with caplog.at_level(logging.INFO, "treadle.tune"):
+        assert len(kernels(text)) == 1
+    assert not caplog.records
+    check(text, operands("none", 2, 3, 3, s, t, 16, 16))
+
+
+@pytest.mark.parametrize("heads", [1, 4, 8])
+@pytest.mark.parametrize("mask", ["none", "keys"])
+def test_two_threads_give_the_reference(mask: str, heads: int) -> None:
+    inputs = operands(mask, 3, heads, heads, 40, 65, 32, 32)
+    check(attention(mask, heads, heads, 32, 32), inputs, threads=2)
+
+
+def test_a_single_query_keeps_the_parts() -> None:
+    text = attention("none", 3, 3, 16, 16).replace(" s, ", " 1, ")
+    assert all(row_chain(f) is None for f in kernels(text))
+    check(text, operands("none", 2, 3, 3, 1, 70, 16, 16))
+
+
+@pytest.mark.parametrize(("heads", "loop"), [(1, "(s + 23) // 24"), (16, "16")])
+def test_threads_share_heads_or_where_these_are_few_groups_of_rows(heads: int, loop: str) -> None:
+    (kernel,) = kernels(attention("none", heads, heads, 32, 32), threads=2)
+    assert f"in parallel({loop})" in str(kernel)
 
 
 def test_rows_that_see_nothing_are_zero() -> None:
@@ -190,10 +220,14 @@ def test_other_programs_of_rows_give_the_reference(middle: str) -> None:
     check(text, [q, k, v], tolerance=1e-4)
 
 
-def test_what_follows_elementwise_is_part_of_the_kernel() -> None:
+def test_what_follows_elementwise_is_part_of_the_kernel(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     end = "    z = relu(y)\n    return z"
     text = SCORES.format(middle="    weights = softmax(scores)", end=end)
-    assert len(kernels(text)) == 1
+    with caplog.at_level(logging.INFO, "treadle.tune"):
+        assert len(kernels(text)) == 1
+    assert not caplog.records
     q, _, v = operands("none", 2, 2, 2, 21, 45, 16, 24)
     k = np.random.default_rng(1).standard_normal((2, 2, 16, 45), dtype=np.float32)
     check(text, [q, k, v])

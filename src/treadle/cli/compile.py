@@ -7,7 +7,7 @@ import typer
 
 from treadle.cli.models import compiled
 from treadle.cli.parameters import Model, Numerics, Target, Threads
-from treadle.cli.report import out
+from treadle.cli.report import out, print_approximations
 
 
 def compile_model(
@@ -25,4 +25,5 @@ def compile_model(
     exe.save(path)
     console = out()
     console.print(exe.signature, markup=False)
+    print_approximations(console, exe)
     console.print(f"wrote {path} ({path.stat().st_size / 2**20:.2f} MiB)", markup=False)

@@ -10,8 +10,8 @@ from rich.table import Table
 from treadle.base.errors import OptionError
 from treadle.cli.inputs import parse_dims
 from treadle.cli.models import compiled, imported
-from treadle.cli.parameters import Dims, Model, Target, Threads
-from treadle.cli.report import out
+from treadle.cli.parameters import Dims, Model, Numerics, Target, Threads
+from treadle.cli.report import out, print_approximations
 from treadle.codegen.llvm.host import kernel_steps
 from treadle.codegen.llvm.object import assembly
 from treadle.driver.build import ENTRY, object_texts
@@ -43,12 +43,14 @@ def inspect(
     dims: Dims = None,
     target: Target = "native",
     threads: Threads = None,
+    numerics: Numerics = "default",
 ) -> None:
     """Show the signature, operations and memory of MODEL, or its program at a level."""
     if level is None and function is None:
-        _summary(compiled(model, target=target, threads=threads), parse_dims(dims))
+        exe = compiled(model, target=target, threads=threads, numerics=numerics)
+        _summary(exe, parse_dims(dims))
         return
-    options = make_options(target, "default", threads, True)
+    options = make_options(target, numerics, threads, True)
     texts = _texts(imported(model), level or Shown.graph, options)
     if function is not None:
         if function not in texts:
@@ -66,7 +68,9 @@ def _texts(module: Module, level: Shown, options: Options) -> dict[str, str]:
     graph = graph_pipeline().run(module)
     if level is Shown.graph:
         return _functions(graph)
-    loops = loop_pipeline(options.target, options.threads).run(graph)
+    loops = loop_pipeline(
+        options.target, options.threads, strict=options.strict, fast=options.fast
+    ).run(graph)
     host = lower_host(loops, ENTRY)
     kernels = tuple(dict.fromkeys(step.kernel for step in kernel_steps(host.steps)))
     used = loops.with_functions((*loops.graph_functions, *map(loops.tensor, kernels)))
@@ -90,6 +94,7 @@ def _summary(exe: Executable, dims: dict[str, int]) -> None:
     console.print(exe.signature, markup=False)
     for check in exe.entry.checks:
         console.print(f"  checks {check.text}", markup=False)
+    print_approximations(console, exe)
     console.print()
     console.print(_operations(exe.module))
     console.print()

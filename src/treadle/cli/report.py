@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.text import Text
 
 from treadle.base.errors import InternalError, TreadleError
+from treadle.driver.executable import Executable
 
 _CODE = re.compile(r"^(E\d{4}):", re.MULTILINE)
 _MARK = re.compile(r"^ +\| +(\^+)", re.MULTILINE)
@@ -15,6 +16,12 @@ def out() -> Console:
     """Standard output as it is now; lines are not folded where it is no terminal."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, soft_wrap=True)
+
+
+def print_approximations(console: Console, exe: Executable) -> None:
+    """What ``numerics="fast"`` computes by other algorithms, a line each."""
+    for found in exe.approximations:
+        console.print(f"  {found}", markup=False)
 
 
 def err() -> Console:

@@ -18,8 +18,10 @@ from treadle.ir.analysis import symbols
 from treadle.ir.host import HostFunction
 from treadle.ir.module import Constant, Module
 from treadle.ir.types import TensorType
+from treadle.passes.inplace import aliased
 from treadle.passes.lower_host import lower_host
 from treadle.passes.pipeline import Progress
+from treadle.passes.winograd import Approximation, approximations
 from treadle_runtime.array import aligned
 from treadle_runtime.executable import exports_of
 from treadle_runtime.loader import LoadedCode
@@ -33,13 +35,14 @@ ENTRY = "main"
 @dataclass(frozen=True, eq=False)
 class Build:
     """What a compilation leaves: the scheduled module, its host function, objects, constants and
-    manifest.
+    manifest; and where it took the freedom of ``numerics="fast"``.
     """
 
     module: Module
     host: HostFunction
     objects: tuple[bytes, ...]
     manifest: Manifest
+    approximations: tuple[Approximation, ...] = ()
 
     @property
     def entry(self) -> Entry:
@@ -62,7 +65,10 @@ def build(graph: Module, options: Options, progress: Progress | None = None) -> 
     Raises:
         TreadleError: what a pass, code generation or LLVM refuses.
     """
-    pipeline = loop_pipeline(options.target, options.threads, options.cache, strict=options.strict)
+    target, threads = options.target, options.threads
+    pipeline = loop_pipeline(
+        target, threads, options.cache, strict=options.strict, fast=options.fast
+    )
     module = pipeline.run(graph, dump=options.dump, progress=progress)
     host = lower_host(module, ENTRY)
     if progress is not None:
@@ -73,6 +79,7 @@ def build(graph: Module, options: Options, progress: Progress | None = None) -> 
         host,
         objects,
         manifest_of(host, module, options.numerics),
+        approximations(graph, target=target, threads=threads) if options.fast else (),
     )
 
 
@@ -95,7 +102,12 @@ def _objects(module: Module, host: HostFunction, options: Options) -> list[bytes
     texts = [str(module.tensor(name)) for name in names]
     texts.append(module_text([host_text(host, module, target)], "", target))
     rounding = "strict" if options.strict else "contracted"
-    keys = [cache.key("object", text, rounding, *target.key) for text in texts]
+    shared = aliased_buffers(host, module)
+    aliases = [str(sorted(shared[name])) for name in names]
+    keys = [
+        cache.key("object", text, rounding, alias, *target.key)
+        for text, alias in zip(texts, [*aliases, ""], strict=True)
+    ]
     found = {key: cache.get(key) for key in keys}
     missing = [name for name, key in zip(names, keys, strict=False) if found[key] is None]
     lowered = lower_pipeline().run(
@@ -104,7 +116,9 @@ def _objects(module: Module, host: HostFunction, options: Options) -> list[bytes
     sources = {key: texts[-1] for key in keys[-1:] if found[key] is None}
     for name, key in zip(names, keys, strict=False):
         if found[key] is None:
-            kernel = kernel_text(lowered.tensor(name), target, contract=not options.strict)
+            kernel = kernel_text(
+                lowered.tensor(name), target, contract=not options.strict, aliased=shared[name]
+            )
             sources[key] = module_text([kernel], "", target)
     compiled = compile_objects(list(sources.values()), target, options.workers)
     for key, code in zip(sources, compiled, strict=True):
@@ -118,12 +132,28 @@ def kernel_names(host: HostFunction) -> list[str]:
     return list(dict.fromkeys(step.kernel for step in kernel_steps(host.steps)))
 
 
+def aliased_buffers(host: HostFunction, module: Module) -> dict[str, frozenset[int]]:
+    """For each kernel the positions of operands and results that share memory in some call."""
+    found: dict[str, frozenset[int]] = {}
+    for step in kernel_steps(host.steps):
+        inputs = len(module.tensor(step.kernel).input_buffers)
+        here = aliased(step.buffers, inputs)
+        found[step.kernel] = found.get(step.kernel, frozenset()) | here
+    return found
+
+
 def object_texts(module: Module, host: HostFunction, options: Options) -> list[str]:
     """The LLVM modules of a lowered module: the kernels that are called, one each, and the host
     function.
     """
+    shared = aliased_buffers(host, module)
     kernels = [
-        kernel_text(module.tensor(name), options.target, contract=not options.strict)
+        kernel_text(
+            module.tensor(name),
+            options.target,
+            contract=not options.strict,
+            aliased=shared[name],
+        )
         for name in kernel_names(host)
     ]
     texts = [module_text([kernel], "", options.target) for kernel in kernels]
@@ -141,6 +171,7 @@ def manifest_of(host: HostFunction, module: Module, numerics: str) -> Manifest:
         tuple(_call(host, module)),
         host.constants,
         host.callbacks,
+        tuple(map(str, host.live)),
     )
     return Manifest((entry,), treadle_version=treadle.__version__, numerics=numerics)
 

@@ -51,7 +51,8 @@ def compile(  # noqa: A001  (the word that users expect)
         target: ``native`` or an architecture level, such as ``x86-64-v3``.
         numerics: ``default``, results up to rounding and the order of sums; ``strict``, sums in the
             order of the loops that define each operation, and every product rounded before it is
-            added; ``fast``, the same as ``default`` until something makes use of more freedom.
+            added; ``fast``, as ``default`` with algorithms of larger error where they save time,
+            which ``Executable.approximations`` lists.
         threads: how many threads a call uses; all cores unless given.
         fallback: ``"torch"`` runs operators that Treadle lacks through PyTorch.
         libraries: Python functions by name for ``call_library``.

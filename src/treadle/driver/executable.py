@@ -6,6 +6,7 @@ from typing import Any
 
 from treadle.driver.build import Build
 from treadle.ir.module import Module
+from treadle.passes.winograd import Approximation
 from treadle_runtime import artifact
 from treadle_runtime import executable as runtime
 from treadle_runtime.library import Callback
@@ -43,6 +44,13 @@ class Executable(runtime.Executable):
             pool=Pool(threads) if threads > 1 else None,
             callbacks=callbacks,
         )
+
+    @property
+    def approximations(self) -> tuple[Approximation, ...]:
+        """What ``numerics="fast"`` computes by other algorithms than the model says, and with which
+        error; nothing in other modes.
+        """
+        return self.build.approximations
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to ``path``: its text, its weights, and machine code for this CPU as a

@@ -20,7 +20,7 @@ class Options:
     ``numerics``: how far results may differ from the reference. ``default``: up to rounding and the
     order of sums. ``strict``: sums have the order of the loops that define each operation, and no
     product is added without being rounded; elementary functions keep their own bounds of error.
-    ``fast``: more freedom, of which nothing makes use yet; the same as ``default``.
+    ``fast``: as ``default``, and algorithms with larger errors where they save time.
     ``threads``: how many threads an executable uses. ``workers``: processes that compile at the
     same time. ``cache``: schedules and objects of earlier runs. ``dump``: folder that receives the
     module after each pass, or ``None``.
@@ -37,6 +37,11 @@ class Options:
     def strict(self) -> bool:
         """Whether results may depend on no choice of the compiler's."""
         return self.numerics == "strict"
+
+    @property
+    def fast(self) -> bool:
+        """Whether algorithms may be used that change more than rounding."""
+        return self.numerics == "fast"
 
 
 def make_options(

@@ -12,13 +12,16 @@ from treadle.passes.legalize import decompose, legalize
 from treadle.passes.lift_workspace import lift_workspace
 from treadle.passes.lower_loops import lower_loops
 from treadle.passes.materialize import materialize
+from treadle.passes.merge_products import merge_products
 from treadle.passes.narrow_products import narrow_products
 from treadle.passes.pipeline import Pipeline, module_pass
 from treadle.passes.prepare_entry import keep_names, prepare_entry
 from treadle.passes.resolve_casts import resolve_casts
+from treadle.passes.restore_parts import restore_parts
 from treadle.passes.restore_views import restore_views
 from treadle.passes.separate_padding import separate_padding
 from treadle.passes.sink_reshapes import sink_reshapes
+from treadle.passes.winograd import winograd
 from treadle.target import Target
 from treadle.tune.apply import apply_schedules
 from treadle.tune.collapse_axes import collapse_axes
@@ -44,6 +47,7 @@ def graph_pipeline() -> Pipeline:
             module_pass(separate_padding),
             module_pass(sink_reshapes),
             module_pass(canonicalize),
+            module_pass(merge_products),
             module_pass(prepare_entry),
             module_pass(materialize),
         )
@@ -51,18 +55,26 @@ def graph_pipeline() -> Pipeline:
 
 
 def loop_pipeline(
-    target: Target, threads: int, cache: DiskCache = NO_CACHE, *, strict: bool = False
+    target: Target,
+    threads: int,
+    cache: DiskCache = NO_CACHE,
+    *,
+    strict: bool = False,
+    fast: bool = False,
 ) -> Pipeline:
     """From operations to scheduled loop programs for ``target``; with ``strict``, sums keep their
-    order.
+    order; with ``fast``, other algorithms may take the place of what operations say.
     """
+    other = (module_pass(winograd).configure(target=target, threads=threads),) if fast else ()
     return Pipeline(
         (
+            *other,
             module_pass(legalize, writes=Level.LOOP),
             module_pass(fuse, reads=Level.LOOP).configure(chains=not strict),
             module_pass(restore_views, reads=Level.LOOP),
             module_pass(assign_layouts, reads=Level.LOOP).configure(target=target),
             module_pass(collapse_axes, reads=Level.LOOP),
+            module_pass(restore_parts, reads=Level.LOOP),
             module_pass(drop_unused, reads=Level.LOOP),
             module_pass(apply_schedules, reads=Level.LOOP).configure(
                 target=target, threads=threads, cache=cache, strict=strict

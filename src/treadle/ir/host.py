@@ -36,7 +36,18 @@ class ArenaSlot:
     offset: Expr
 
 
-Slot = InputSlot | OutputSlot | ConstantSlot | ArenaSlot
+WholeSlot = InputSlot | OutputSlot | ConstantSlot | ArenaSlot
+
+
+@dataclass(frozen=True, slots=True)
+class PartSlot:
+    """Memory ``offset`` bytes into other memory."""
+
+    whole: WholeSlot
+    offset: Expr
+
+
+Slot = WholeSlot | PartSlot
 
 
 @node
@@ -129,7 +140,8 @@ class HostFunction:
     its steps.
 
     ``symbols`` pairs each symbolic variable with its value over the raw dimensions, written
-    ``dim_<input>_<axis>``.
+    ``dim_<input>_<axis>``. ``live`` are the bytes of the arena that are in use at once: the largest
+    of them is what its plan cannot do without.
     """
 
     name: str
@@ -142,6 +154,7 @@ class HostFunction:
     arena: Expr
     steps: tuple[Step, ...]
     value_checks: tuple[ValueCheck, ...] = ()
+    live: tuple[Expr, ...] = ()
 
 
 def dimension(index: int, axis: int) -> Var:

@@ -80,7 +80,9 @@ class Op(ABC):
         """The same result by other operations, or ``None`` if it lowers instead."""
         return None
 
-    def unpadded(self) -> "tuple[tuple[tuple[int, int], ...], float, Op] | None":
+    def unpadded(
+        self, *types: TensorType
+    ) -> "tuple[tuple[tuple[int, int], ...], float, Op] | None":
         """How much is added before and after each axis of the first operand, with which value, and
         the operation that takes the padded operand; ``None`` if nothing is added.
         """

@@ -119,6 +119,7 @@ from treadle.ops.trigonometric import (
     Tan,
     Tanh,
 )
+from treadle.ops.winograd import WinogradInput, WinogradOutput
 
 OPS: tuple[type[Op], ...] = (
     # elementwise, of one operand
@@ -186,6 +187,7 @@ OPS: tuple[type[Op], ...] = (
     *(Gather, GatherElements, GatherNd, ScatterElements, ScatterNd, OneHot, Sort, TopK),
     # contractions, windows and sampling
     *(Matmul, IntegerMatmul, Einsum, Conv, ConvTranspose, Im2col, Col2im),
+    *(WinogradInput, WinogradOutput),
     *(MaxPool, AvgPool, AdaptiveAvgPool, AdaptiveMaxPool, LpPool, MaxUnpool, Resize, GridSample),
     # normalizations
     *(Softmax, LogSoftmax, LayerNorm, RmsNorm, BatchNorm, GroupNorm, InstanceNorm, Lrn, Attention),

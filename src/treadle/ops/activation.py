@@ -230,11 +230,13 @@ class Gelu(Activation):
         return super().infer(*types)
 
     def formula(self, *xs: Expr) -> Expr:
-        """The scalar function, which keeps its digits far below zero; or with tanh."""
+        """The scalar function, or with tanh, both in forms that keep their digits far below zero:
+        (1 + tanh(u)) / 2 is sigmoid(2 u).
+        """
         x = xs[0]
         if self.approximate == "none":
             return apply("gelu_erf", x)
-        return x * 0.5 * (apply("tanh", (x * x * x * _CUBE + x) * _ROOT) + 1.0)
+        return x * apply("sigmoid", (x * x * x * _CUBE + x) * (2 * _ROOT))
 
     def meaning(self, x: Array) -> Array:
         """As defined."""

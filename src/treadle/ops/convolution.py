@@ -7,13 +7,14 @@ from itertools import product as points
 import numpy as np
 
 from treadle.expr.dtype import bf16, f16, f32
-from treadle.expr.scalar import Expr, Var, as_expr, cast, eq, int_value
+from treadle.expr.scalar import Const, Expr, Var, as_expr, cast, int_value, select
 from treadle.ir.graph_builder import Traced
-from treadle.ir.loop_builder import LoopBuilder, guarded
+from treadle.ir.loop_builder import LoopBuilder
 from treadle.ir.op import Op, Samples, example
 from treadle.ir.tensor import ZERO, Buffer, TensorFunction
 from treadle.ir.types import TensorType
 from treadle.ops._compose import cropped, difference
+from treadle.ops._phases import Phases
 from treadle.ops._shapes import (
     check_dtype,
     check_field,
@@ -36,7 +37,6 @@ from treadle.ops._window import (
     check_counts,
     check_groups,
     check_windows,
-    inside,
     plus,
     scaled,
     window_counts,
@@ -44,8 +44,12 @@ from treadle.ops._window import (
 )
 from treadle.ops.broadcast import Sum
 from treadle.ops.create import Full
+from treadle.ops.pad import Pad
 from treadle.ops.reshape import reshaped
 from treadle.ops.shape import Permute
+
+_SHORT_ROW = 14
+"""Results that a row may have for the positions of all of them to be known in a tile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,7 @@ class _Contraction:
     kernel: Dims
     stride: tuple[int, ...]
     dilation: tuple[int, ...]
+    zeros: Pads = ()
 
     def emit(self, b: LoopBuilder, total: Buffer, x: Buffer, weight: Callable[..., Expr]) -> None:
         """Add the reduction. ``weight`` takes group, channel within, input channel within and the
@@ -103,11 +108,26 @@ class _Contraction:
         def term(*point: Var) -> Expr:
             n, g, o, p, c, k = split(point)
             source = plus(g * self.ins if has_in else g, c) if grouped else c
-            places = zip(p, self.stride, k, self.dilation, strict=True)
-            element = x[(n, source, *(plus(scaled(i, s), scaled(j, d)) for i, s, j, d in places))]
-            return cast(element, total.dtype) * cast(weight(g, o, c, k), total.dtype)
+            steps = zip(p, self.stride, k, self.dilation, strict=True)
+            places = [plus(scaled(i, s), scaled(j, d)) for i, s, j, d in steps]
+            element = x[(n, source, *places)]
+            found = cast(element, total.dtype) * cast(weight(g, o, c, k), total.dtype)
+            within = [
+                claim
+                for place, size, (before, after) in zip(
+                    places, x.shape[2:], self.zeros, strict=False
+                )
+                for claim in _within(place, size, before, after)
+            ]
+            return select(all_of(within), found, Const(0, total.dtype)) if within else found
 
         b.reduce_at(total, spatial, reduced, at, term)
+
+
+def _within(place: Expr, size: Expr, before: int, after: int) -> list[Expr]:
+    """What holds of a place along an axis that is not in the border."""
+    low = [place >= before] if before else []
+    return [*low, place < size - after] if after else low
 
 
 def _accumulator(b: LoopBuilder, out: Buffer, bias: Buffer | None) -> Buffer:
@@ -115,11 +135,19 @@ def _accumulator(b: LoopBuilder, out: Buffer, bias: Buffer | None) -> Buffer:
     return accumulator(b, out) if bias is None else b.temp(out.shape, wide(out.dtype), "total")
 
 
-def _finish(b: LoopBuilder, total: Buffer, out: Buffer, bias: Buffer | None) -> TensorFunction:
-    """Add the bias of each channel, and round to the dtype of the result."""
+def _finish(
+    b: LoopBuilder,
+    total: Buffer,
+    out: Buffer,
+    bias: Buffer | None,
+    kept: Callable[[tuple[Var, ...]], tuple[Expr, ...]] = tuple,
+) -> TensorFunction:
+    """Add the bias of each channel, and round to the dtype of the result; ``kept`` says where in
+    ``total`` an element of the result lies.
+    """
 
     def value(*i: Var) -> Expr:
-        found = total[i]
+        found = total[kept(i)]
         return cast(found if bias is None else found + cast(bias[i[1]], total.dtype), out.dtype)
 
     if total is not out:
@@ -153,6 +181,9 @@ class Conv(Op):
     Shapes:  x: (n, c, *size), weight: (o, c / groups, *kernel) [, bias: (o,)] -> (n, o, *count),
              where along each axis count = (size + before + after - dilation (kernel - 1) - 1) //
              stride + 1.
+    What lies in the border of the operand, ``zeros`` elements before and after along each axis,
+    counts as zero, so that its products need not be computed.
+
     Dtypes:  any numbers, all the same. f16 and bf16 are summed in f32.
     Errors:  E0101, E0102, E0103, E0107; E0106 if channels do not fit; E0108 for fields that do not.
     """
@@ -161,11 +192,14 @@ class Conv(Op):
     padding: Pads
     dilation: tuple[int, ...]
     groups: int = 1
+    zeros: Pads = ()
 
     def infer(self, *types: TensorType) -> TensorType:
         """See the class."""
         x, w, bias = _check_operands(self, types)
         check_windows(self, x.ndim - 2, self.stride, self.padding, self.dilation)
+        fits = not self.zeros or (len(self.zeros) == x.ndim - 2 and not any(map(any, self.padding)))
+        check_field(self, fits, "zeros must have a pair for each axis, and stand without padding")
         if any(t.shape is None for t in types):
             return TensorType(None, x.ndim, x.dtype)
         check_groups(self, self.groups, x.dims[1], w.dims[0])
@@ -186,6 +220,11 @@ class Conv(Op):
         x, w, *bias = arrays
         rank = x.ndim - 2
         kernel = w.shape[2:]
+        if any(map(any, self.zeros)):
+            inner = tuple(
+                slice(p[0], n - p[1]) for n, p in zip(x.shape[2:], self.zeros, strict=True)
+            )
+            x = np.pad(x[(..., *inner)], ((0, 0), (0, 0), *self.zeros))
         axes = zip(x.shape[2:], kernel, self.stride, self.padding, self.dilation, strict=True)
         counts = [(n + p[0] + p[1] - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in axes]
         view = windows(summed(x), kernel, self.stride, self.padding, self.dilation, counts)
@@ -216,7 +255,14 @@ class Conv(Op):
         total = _accumulator(b, out, bias)
         outs = dim(w.shape[0] // self.groups)
         loops = _Contraction(
-            self.groups, outs, w.shape[1], result.dims[2:], w.shape[2:], self.stride, self.dilation
+            self.groups,
+            outs,
+            w.shape[1],
+            result.dims[2:],
+            w.shape[2:],
+            self.stride,
+            self.dilation,
+            self.zeros,
         )
 
         def weight(g: Expr, o: Expr, c: Expr, k: list[Expr]) -> Expr:
@@ -226,12 +272,19 @@ class Conv(Op):
         loops.emit(b, total, padded, weight)
         return _finish(b, total, out, bias)
 
-    def unpadded(self) -> tuple[Pads, float, Op] | None:
-        """The border of zeros."""
-        if not any(map(any, self.padding)):
+    def unpadded(self, *types: TensorType) -> tuple[Pads, float, Op] | None:
+        """The border of zeros, of which products are left out.
+
+        Along the last axis, where a row of results is computed at once, that pays only if the row
+        is short.
+        """
+        if not any(map(any, self.padding)) or types[0].shape is None or types[1].shape is None:
             return None
         none = ((0, 0),) * len(self.padding)
-        return ((0, 0), (0, 0), *self.padding), 0.0, replace(self, padding=none)
+        *_, columns = self._counts(types[0].dims[2:], types[1].dims[2:])
+        short = (int_value(columns) or _SHORT_ROW + 1) <= _SHORT_ROW
+        zeros = self.padding if short else (*self.padding[:-1], (0, 0))
+        return ((0, 0), (0, 0), *self.padding), 0.0, replace(self, padding=none, zeros=zeros)
 
     def vjp(
         self, args: tuple[Traced, ...], outs: tuple[Traced, ...], douts: tuple[Traced, ...]
@@ -241,6 +294,11 @@ class Conv(Op):
         """
         x, w, *bias = args
         (dy,) = douts
+        if any(map(any, self.zeros)):
+            inner = Pad(((0, 0), (0, 0), *((-a, -b) for a, b in self.zeros)))(x)
+            padded = replace(self, padding=self.zeros, zeros=())
+            dx, *others = padded.vjp((inner, w, *bias), outs, douts)
+            return (dx and Pad(((0, 0), (0, 0), *self.zeros))(dx), *others)
         dx = _transpose_to(x.shape, dy, w, self)
         dw = _weight_gradient(x, dy, w.shape, self)
         return (dx, dw, *(_channel_sum(dy) for _ in bias))
@@ -281,6 +339,10 @@ class Conv(Op):
             (example(f16, 1, 5, 5), example(f16, 3, 5, 3), example(f16, 3)),
         )
         yield cls((1,), (same,), (1,)), (example(bf16, 1, 5, 5), example(bf16, 3, 5, 3))
+        yield (
+            cls((2, 1), (none, none), (1, 1), 1, (same, (0, 1))),
+            (example(f32, "n", 3, 6, 5), example(f32, 4, 3, 3, 2)),
+        )
 
 
 @dataclass(frozen=True)
@@ -361,56 +423,22 @@ class ConvTranspose(Op):
         return [e or 0 for e in known]
 
     def lower(self, *types: TensorType) -> TensorFunction:
-        """A copy with zeros between and around the elements, then a plain convolution by the
-        flipped kernel.
-        """
+        """A copy with the border, the contraction of every phase, then crop and bias."""
         result = self.infer(*types)
         b = LoopBuilder(self.op_name())
         x, w, *rest = (b.input(t, name) for t, name in zip(types, ("X", "W", "bias"), strict=False))
         bias = rest[0] if rest else None
         out = b.output(result.dims, result.dtype)
-        stuffed = self._stuffed(b, x, w.shape[2:], result.dims[2:])
-        total = _accumulator(b, out, bias)
-        ins = dim(w.shape[0] // self.groups)
-        unit = (1,) * len(self.stride)
-        loops = _Contraction(
-            self.groups, w.shape[1], ins, result.dims[2:], w.shape[2:], unit, self.dilation
+        phases = Phases.of(
+            self.groups, w, result.dims[2:], self.stride, self.padding, self.dilation
         )
-
-        def weight(g: Expr, o: Expr, c: Expr, k: list[Expr]) -> Expr:
-            channel = c if self.groups == 1 else g if is_one(ins) else plus(g * ins, c)
-            flipped = (
-                ZERO if is_one(n) else n - 1 - j for n, j in zip(w.shape[2:], k, strict=True)
-            )
-            return w[(channel, o, *flipped)]
-
-        loops.emit(b, total, stuffed, weight)
-        return _finish(b, total, out, bias)
-
-    def _stuffed(self, b: LoopBuilder, x: Buffer, kernel: Dims, counts: Dims) -> Buffer:
-        reach = [dim((k - 1) * d) for k, d in zip(kernel, self.dilation, strict=True)]
-        begins = [dim(r - p[0]) for r, p in zip(reach, self.padding, strict=True)]
-        sizes = [dim(c + r) for c, r in zip(counts, reach, strict=True)]
-        if (
-            all(s == 1 for s in self.stride)
-            and all(int_value(i) == 0 for i in begins)
-            and tuple(sizes) == x.shape[2:]
-        ):
-            return x
-
-        def value(n: Var, c: Var, *p: Var) -> Expr:
-            conditions: list[Expr] = []
-            source: list[Expr] = []
-            for axis, position in enumerate(p):
-                offset = position - begins[axis]
-                stride = self.stride[axis]
-                if stride > 1:
-                    conditions.append(eq(offset % stride, 0))
-                source.append(offset // stride if stride > 1 else offset)
-                conditions += inside(source[-1], x.shape[axis + 2])
-            return guarded(all_of(conditions), x[(n, c, *source)], 0)
-
-        return b.compute(b.temp((*x.shape[:2], *sizes), x.dtype, "stuffed"), value)
+        padded = phases.operand(b, x)
+        if phases.whole:
+            total = _accumulator(b, out, bias)
+        else:
+            total = b.temp((*out.shape[:2], *phases.sizes()), wide(out.dtype), "total")
+        phases.emit(b, total, padded, w)
+        return _finish(b, total, out, bias, phases.kept)
 
     def vjp(
         self, args: tuple[Traced, ...], outs: tuple[Traced, ...], douts: tuple[Traced, ...]

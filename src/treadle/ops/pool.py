@@ -223,7 +223,7 @@ class MaxPool(Op):
                 conditions += inside(index, size)
         return select(all_of(conditions), flat_index(source, x.shape[2:]), identity("min", i64))
 
-    def unpadded(self) -> tuple[Pads, float, Op] | None:
+    def unpadded(self, *types: TensorType) -> tuple[Pads, float, Op] | None:
         """The border of what is less than everything, where that is a number of every dtype."""
         if not any(map(any, self.padding)) or self.ceil_mode or self.indices:
             return None

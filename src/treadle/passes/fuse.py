@@ -1,10 +1,10 @@
 """Group neighbouring calls of tensor functions into one when that saves a round trip to memory.
 
 A group is a tree with one result: every value inside it is used inside it only. First a contraction
-or a reduction takes the elementwise calls that follow it, and a contraction the border that its
-consumer wants around the result; then whatever computes one element from few is written into its
-only consumer. Last, two products whose results share rows become one with what is done to the rows
-between them.
+or a reduction takes the elementwise calls that follow it, as does what stores a tile at each point,
+and a contraction the border that its consumer wants around the result; then whatever computes one
+element from few is written into its only consumer. Last, two products whose results share rows
+become one with what is done to the rows between them.
 """
 
 from collections.abc import Sequence
@@ -23,6 +23,7 @@ from treadle.ir.types import TensorType
 from treadle.passes.chains import row_chain
 from treadle.passes.kinds import Kind, Summary, contraction_operands, summarize
 from treadle.passes.merge import Member, merge
+from treadle.passes.store_through import store_through, stores_tiles
 
 _CHAIN_GROUPS = 4
 """Groups of ``max_ops`` calls that a chain of products may hold."""
@@ -113,13 +114,14 @@ class _Fusion:
         return found[0] if len(found) == 1 and value not in self.results else None
 
     def take_epilogues(self, binding: Binding) -> None:
-        """Let a contraction or reduction have the elementwise calls that follow it."""
-        summary = self.summary(binding)
-        if (
-            binding in self.groups
-            or summary is None
-            or summary.kind not in (Kind.CONTRACTION, Kind.REDUCTION)
-        ):
+        """Let a contraction, a reduction or what stores tiles have the elementwise calls that
+        follow it.
+        """
+        summary, callee = self.summary(binding), self.callee(binding)
+        if binding in self.groups or summary is None or callee is None:
+            return
+        tiles = stores_tiles(callee)
+        if not tiles and summary.kind not in (Kind.CONTRACTION, Kind.REDUCTION):
             return
         group = _Group([binding], summary.kind)
         self.groups[binding] = group
@@ -129,7 +131,7 @@ class _Fusion:
             if follower is None or follower in self.groups:
                 return
             last = summary.kind == Kind.CONTRACTION and self.is_border(follower, value)
-            if not last and not self.is_epilogue(follower, value):
+            if not last and not self.is_epilogue(follower, value, cheap=tiles):
                 return
             group.members.append(follower)
             self.groups[follower] = group
@@ -137,9 +139,14 @@ class _Fusion:
             if last:
                 return
 
-    def is_epilogue(self, binding: Binding, value: Value) -> bool:
+    def is_epilogue(self, binding: Binding, value: Value, *, cheap: bool) -> bool:
+        """Whether a call works on the elements of ``value``, each by itself; with ``cheap``, also
+        that it may be written out many times.
+        """
         summary, callee = self.summary(binding), self.callee(binding)
         if summary is None or callee is None or summary.kind != Kind.ELEMENTWISE:
+            return False
+        if cheap and not summary.cheap:
             return False
         operands = [
             b for b, a in zip(callee.input_buffers, binding.args, strict=True) if a is value
@@ -314,7 +321,7 @@ class _Fusion:
         )
         program = self.programs.get(key)
         if program is None:
-            program = merge(self.name(parts), parts, scalars)
+            program = store_through(merge(self.name(parts), parts, scalars))
             self.programs[key] = program
         return replace_fields(last, op=CallTensor(program.name, out, scalars), args=tuple(inputs))
 

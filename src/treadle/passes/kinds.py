@@ -9,11 +9,11 @@ from enum import IntEnum
 from functools import lru_cache
 
 from treadle.expr.functions import FUNCTIONS
-from treadle.expr.scalar import Apply, Expr, Var, int_value, variables, walk
+from treadle.expr.scalar import Apply, Const, Expr, Var, int_value, variables, walk
 from treadle.expr.simplify import simplify
 from treadle.expr.terms import split_linear
 from treadle.ir.analysis import blocks, loads, statements
-from treadle.ir.tensor import Block, Buffer, If, Load, Store, TensorFunction
+from treadle.ir.tensor import ZERO, Block, Buffer, If, Load, Store, TensorFunction
 
 
 class Kind(IntEnum):
@@ -76,7 +76,9 @@ def _spatial(function: TensorFunction, block: Block) -> Summary:
         return Summary(Kind.OPAQUE, frozenset(), False, False)
     axes = store.indices
     reads = loads(store.value)
-    same = frozenset(x.buffer for x in reads) - {x.buffer for x in reads if x.indices != axes}
+    own = place_of_units(block, axes)
+    apart = {x.buffer for x in reads if place_of_units(block, x.indices) != own}
+    same = frozenset(x.buffer for x in reads) - apart
     kind = Kind.ELEMENTWISE if same else Kind.BROADCAST
     if any(not _is_broadcast(x, axes) for x in reads) or any(x.mask is not None for x in reads):
         kind = Kind.INJECTIVE
@@ -86,8 +88,14 @@ def _spatial(function: TensorFunction, block: Block) -> Summary:
         FUNCTIONS[x.fn].family in _CHEAP_FAMILIES for x in walk(store.value) if isinstance(x, Apply)
     )
     cheap = cheap and not any(loads(*x.indices) for x in reads)
-    own = frozenset(v for v in axes if isinstance(v, Var))
-    return Summary(kind, same, cheap, is_affine_copy(store, own), _bordered(store, reads))
+    variable = frozenset(v for v in axes if isinstance(v, Var))
+    return Summary(kind, same, cheap, is_affine_copy(store, variable), _bordered(store, reads))
+
+
+def place_of_units(block: Block, indices: tuple[Expr, ...]) -> tuple[Expr, ...]:
+    """Indices with zero for each axis that has one element only."""
+    units = {i.var for i in block.iters if int_value(i.extent) == 1}
+    return tuple(ZERO if i in units else i for i in indices)
 
 
 def _bordered(store: Store, reads: tuple[Load, ...]) -> frozenset[Buffer]:
@@ -195,6 +203,8 @@ def contraction_operands(block: Block) -> tuple[Expr, Expr] | None:
     if target not in store.value.args:
         return None
     term = store.value.args[1] if store.value.args[0] is target else store.value.args[0]
+    guarded = guarded_term(term)
+    term = term if guarded is None else guarded[1]
     if (
         not isinstance(term, Apply)
         or term.fn != "mul"
@@ -203,6 +213,25 @@ def contraction_operands(block: Block) -> tuple[Expr, Expr] | None:
         return None
     a, b = term.args
     return (a, b) if _operand(a) is not None and _operand(b) is not None else None
+
+
+def zero_condition(block: Block) -> Expr | None:
+    """The condition under which the terms of a sum are not zero, if it says so."""
+    store = only_store(block)
+    if store is None or not isinstance(store.value, Apply):
+        return None
+    found = [g for x in store.value.args if (g := guarded_term(x)) is not None]
+    return found[0][0] if found else None
+
+
+def guarded_term(term: Expr) -> tuple[Expr, Expr] | None:
+    """The condition under which a term is not zero, and what it is then, if it says so."""
+    if not isinstance(term, Apply) or term.fn != "select":
+        return None
+    condition, found, zero = term.args
+    if loads(condition) or not isinstance(zero, Const) or zero.value != 0:
+        return None
+    return condition, found
 
 
 def _operand(x: Expr) -> Load | None:

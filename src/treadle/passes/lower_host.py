@@ -24,17 +24,22 @@ from treadle.ir.host import (
     LibraryStep,
     LoopStep,
     OutputSlot,
+    PartSlot,
     ShapeCheck,
     Slot,
     Step,
     ValueCheck,
+    WholeSlot,
     dimension,
 )
 from treadle.ir.module import Module
+from treadle.ir.tensor import ZERO
 from treadle.ir.types import TensorType
 from treadle.ops.reshape import Reshape
+from treadle.ops.shape import Concat, Slice
 from treadle.passes.fuse import callee_symbols
 from treadle.passes.plan_memory import ArenaPlan, Block, byte_size
+from treadle.passes.share_memory import SharedMemory, joined_parts, shared_memory, size_of
 from treadle.passes.specialize_calls import specialized
 
 
@@ -67,6 +72,7 @@ def lower_host(module: Module, entry: str = "main") -> HostFunction:
         arena,
         placed,
         tuple(plan.checks),
+        plan.arena.live(),
     )
 
 
@@ -111,17 +117,20 @@ def _solve(function: GraphFunction) -> tuple[dict[Var, Expr], tuple[ShapeCheck, 
     return solved, tuple(checks)
 
 
-def _owners(function: GraphFunction) -> dict[Value, Value]:
-    """For each view the value whose memory it shows."""
-    owners: dict[Value, Value] = {}
-    for binding in function.body:
-        view = isinstance(binding.op, Reshape) or (
-            isinstance(binding.op, AssertTrue) and binding.outputs[0] not in function.results
-        )
-        source = binding.args[0] if view else None
-        if isinstance(source, Value):
-            owners[binding.outputs[0]] = owners.get(source, source)
-    return owners
+def _owner(shared: SharedMemory, result: Value) -> Value:
+    owner = shared.owner(result)
+    if not isinstance(owner, Value):
+        raise InternalError(f"the result {result.name} is a constant")
+    return owner
+
+
+def part_slot(slot: Slot, offset: Expr) -> Slot:
+    """The place ``offset`` bytes after another."""
+    if offset is ZERO:
+        return slot
+    if isinstance(slot, PartSlot):
+        return PartSlot(slot.whole, simplify(slot.offset + offset))
+    return PartSlot(slot, offset)
 
 
 @dataclass(slots=True)
@@ -154,20 +163,18 @@ class _Plan:
         ``targets``.
         """
         steps: list[Step] = []
-        owners = _owners(function)
+        shared = shared_memory(self.module, function)
+        for binding in function.body:  # which may have been walked before, for another call
+            for v in binding.outputs:
+                self.slots.pop(v, None)
         # What a result shows is made in the result's place.
-        targets = {owners.get(r, r): slot for r, slot in targets.items()}
-        last: dict[Value, int] = {}
-        for i, binding in enumerate(function.body):
-            for a in (*binding.args, *binding.outputs):
-                if isinstance(a, Value):
-                    last[owners.get(a, a)] = i
-        kept = {owners.get(r, r) for r in function.results if isinstance(r, Value)}
+        targets = {_owner(shared, r): slot for r, slot in targets.items()}
+        kept = {_owner(shared, r) for r in function.results if isinstance(r, Value)}
         for i, binding in enumerate(function.body):
             for v in binding.outputs:
-                self.place(v, owners, targets)
+                self.place(v, shared, targets)
             steps.extend(self.steps(binding))
-            for v in [v for v, end in last.items() if end == i and v not in kept]:
+            for v in [v for v, end in shared.last.items() if end == i and v not in kept]:
                 slot = self.slots.get(v)
                 if slot in self.blocks and v not in function.params:
                     self.give_back(slot)
@@ -183,15 +190,13 @@ class _Plan:
         """What is in a place of the arena is not needed any more."""
         self.arena.give_back(self.blocks[slot])
 
-    def place(self, value: Value, owners: dict[Value, Value], targets: dict[Value, Slot]) -> None:
-        owner = owners.get(value)
-        if owner is not None:
-            self.slots[value] = self.slots[owner]
-            return
-        if value in targets:
-            self.slots[value] = targets[value]
-            return
-        self.slots[value] = self.take(byte_size(_tensor_type(value)))
+    def place(self, value: Value, shared: SharedMemory, targets: dict[Value, Slot]) -> None:
+        """Find a place for a value; whose memory it lies in has one from then on."""
+        found = shared.place(value)
+        owner = found.owner
+        if isinstance(owner, Value) and owner not in self.slots:
+            self.slots[owner] = targets[owner] if owner in targets else self.take(size_of(owner))
+        self.slots[value] = part_slot(self.slot(owner), found.offset)
 
     def slot(self, a: Atom) -> Slot:
         if isinstance(a, Value):
@@ -203,8 +208,10 @@ class _Plan:
 
     def steps(self, binding: Binding) -> list[Step]:
         op = binding.op
-        if isinstance(op, Reshape):
+        if isinstance(op, Reshape | Slice):
             return []
+        if isinstance(op, Concat):
+            return self.join(binding)
         if isinstance(op, CallTensor):
             return [self.kernel(binding, op)]
         if isinstance(op, CallLibrary):
@@ -219,6 +226,16 @@ class _Plan:
         if isinstance(op, WhileLoop):
             return self.loop(binding, op)
         raise InternalError(f"{op.op_name()}() reached the host")
+
+    def join(self, binding: Binding) -> list[Step]:
+        """Copies of the operands that were not made in their places."""
+        whole = self.slots[binding.outputs[0]]
+        steps: list[Step] = []
+        for a, offset in joined_parts(binding):
+            source, target = self.slot(a), part_slot(whole, offset)
+            if source != target:
+                steps.append(CopyStep(source, target, size_of(a)))
+        return steps
 
     def kernel(self, binding: Binding, op: CallTensor) -> KernelStep:
         f = self.module.tensor(op.function)
@@ -289,6 +306,11 @@ class _Place:
     offsets: dict[Var, Expr]
 
     def slot(self, slot: Slot) -> Slot:
+        if isinstance(slot, PartSlot):
+            return PartSlot(self.whole(slot.whole), slot.offset)
+        return self.whole(slot)
+
+    def whole(self, slot: WholeSlot) -> WholeSlot:
         if not isinstance(slot, ArenaSlot):
             return slot
         return ArenaSlot(substitute(slot.offset, self.offsets))

@@ -10,6 +10,7 @@ from treadle.passes.lower_blocks import lower_blocks
 from treadle.passes.lower_storage import demote_registers, vector_storage
 from treadle.passes.shrink_allocations import shrink_allocations
 from treadle.passes.sink_allocations import sink_allocations
+from treadle.passes.skip_zeros import skip_zeros
 from treadle.passes.specialize_tails import specialize_tails
 from treadle.passes.unroll import unroll
 from treadle.passes.vectorize import vectorize
@@ -18,6 +19,7 @@ LOOP_PASSES: tuple[Callable[[TensorFunction], TensorFunction], ...] = (
     check_threads,
     sink_allocations,
     lower_blocks,
+    skip_zeros,
     hoist_conditions,
     shrink_allocations,
     specialize_tails,

@@ -5,9 +5,12 @@ operand can do at once as it stores it.
 from dataclasses import dataclass, field
 
 from treadle.base.rewrite import replace_fields
+from treadle.expr.scalar import int_value
 from treadle.ir.graph import Atom, Binding, GraphFunction, Value
 from treadle.ir.module import Module
+from treadle.ir.op import Op
 from treadle.ir.types import TensorType
+from treadle.ops.convolution import Conv
 from treadle.ops.pad import Pad
 
 
@@ -30,10 +33,14 @@ class _Separate:
         return replace_fields(self.function, body=tuple(self.body))
 
     def separated(self, b: Binding) -> Binding:
-        found = b.op.unpadded() if b.args else None
-        type_ = b.args[0].type if b.args else None
-        if found is None or not isinstance(type_, TensorType) or not type_.dtype.is_float:
+        types = [a.type for a in b.args if isinstance(a.type, TensorType)]
+        if not types or len(types) < len(b.args) or not types[0].dtype.is_float:
             return b
+        found = b.op.unpadded(*types)
+        if found is None:
+            return b
+        if b.args[0] in self.function.params and _is_depthwise(b.op, types[0]):
+            return b  # Nothing that could add the border computes this: each image gets its own.
         pads, value, op = found
         padded = self.pad(b, Pad(pads, "constant", value))
         return replace_fields(b, op=op, args=(padded, *b.args[1:]))
@@ -47,3 +54,12 @@ class _Separate:
             self.body.append(Binding((result,), op, (source,), b.span))
             self.padded[source, op] = result
         return self.padded[source, op]
+
+
+def _is_depthwise(op: Op, operand: TensorType) -> bool:
+    """Whether each channel is convolved by a kernel of its own."""
+    return (
+        isinstance(op, Conv)
+        and operand.shape is not None
+        and int_value(operand.dims[1]) == op.groups
+    )

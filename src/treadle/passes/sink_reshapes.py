@@ -41,6 +41,7 @@ class _Sink:
         for binding in self.function.body:
             if not (self.product(binding) or self.elementwise(binding)):
                 self.body.append(binding)
+                self.note_rows(binding)
         return replace_fields(self.function, body=tuple(self.body))
 
     def product(self, b: Binding) -> bool:
@@ -53,6 +54,13 @@ class _Sink:
         rows = self.view(x, _rows(_dims(x)))
         self.emit(b, (rows, w), (rows.type.dims[0], _dims(w)[1]))  # type: ignore[union-attr]
         return True
+
+    def note_rows(self, b: Binding) -> None:
+        """Remember the matrix that a reshape stacks rows of."""
+        source, wide = b.args[0] if b.args else None, _dims(b.outputs[0])
+        if isinstance(b.op, Reshape) and isinstance(source, Value) and len(wide) >= 3:
+            if len(_dims(source)) == 2 and same_dims(_rows(wide), _dims(source)):
+                self.flat[b.outputs[0]] = source
 
     def elementwise(self, b: Binding) -> bool:
         """Compute on flattened operands what computes element by element."""

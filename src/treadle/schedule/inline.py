@@ -1,9 +1,19 @@
 """Inlining: a producer into its consumers, an elementwise consumer into its producer."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from treadle.expr.scalar import Const, Expr, Var, apply, select, substitute, transform, variables
+from treadle.expr.scalar import (
+    Const,
+    Expr,
+    Var,
+    apply,
+    int_value,
+    select,
+    substitute,
+    transform,
+    variables,
+)
 from treadle.ir.analysis import symbols
 from treadle.ir.tensor import ZERO, Intrinsic, Load, Store, TensorFunction
 from treadle.schedule.dependence import (
@@ -47,10 +57,17 @@ def elementwise(rule: Instruction, function: TensorFunction, site: BlockSite) ->
 
 
 def axes_as_indices(
-    rule: Instruction, function: TensorFunction, site: BlockSite, indices: Sequence[Expr], code: str
+    rule: Instruction,
+    function: TensorFunction,
+    site: BlockSite,
+    indices: Sequence[Expr],
+    code: str,
+    without: Collection[Var] = (),
 ) -> None:
-    """Refuse unless the indices are all the spatial axes of the block, each once, and zeros."""
-    own = axes(site.node, "spatial")
+    """Refuse unless the indices are all the spatial axes of the block ``without`` some, each once,
+    and zeros.
+    """
+    own = [v for v in axes(site.node, "spatial") if v not in without]
     used = [i for i in indices if i is not ZERO]
     if len(set(used)) != len(used) or set(used) != set(own):
         raise rule.refuse(
@@ -60,6 +77,12 @@ def axes_as_indices(
             f"block '{site.node.name}' does not use its axes as indices, each once",
             notes=("the indices are " + (", ".join(map(str, indices)) or "none"),),
         )
+
+
+def _single_axes(site: BlockSite, store: Store) -> tuple[Var, ...]:
+    """The axes of one element that a block does not use as indices."""
+    ones = (i.var for i in site.node.iters if int_value(i.extent) == 1)
+    return tuple(v for v in ones if v not in store.indices)
 
 
 def masked(value: Expr, mask: Expr | None) -> Expr:
@@ -79,8 +102,8 @@ def masked(value: Expr, mask: Expr | None) -> Expr:
 class ComputeInline(Instruction):
     """Compute a producer's value where it is used, and do without its buffer.
 
-    The block is ``B[i, j, ...] = value`` over distinct axes. A load of ``B`` under a mask loads
-    under that mask.
+    The block is ``B[i, j, ...] = value`` over distinct axes; those of one element may be left out.
+    A load of ``B`` under a mask loads under that mask.
 
     Errors: E0320 the block's form; E0322 the buffer is a parameter; E0323 it has other writers;
     E0324 a use that takes an address or a vector; E0325 the store's indices; E0327 what it reads
@@ -101,7 +124,8 @@ class ComputeInline(Instruction):
             raise self.refuse(
                 function, site.node, "E0322", f"'{store.buffer.name}' is a parameter; others see it"
             )
-        axes_as_indices(self, function, site, store.indices, "E0325")
+        single = _single_axes(site, store)
+        axes_as_indices(self, function, site, store.indices, "E0325", single)
         if len(of_buffer(function, store.buffer, "store")) > 1:
             raise self.refuse(
                 function, site.node, "E0323", f"'{store.buffer.name}' has other writers"
@@ -127,13 +151,13 @@ class ComputeInline(Instruction):
         site, store = self.check(function)
         buffer, reads = store.buffer, of_buffer(function, store.buffer, "load")
         users = tuple(dict.fromkeys(r.blocks[0].name for r in reads if r.blocks))
+        single: dict[Var, Expr] = dict.fromkeys(_single_axes(site, store), ZERO)
 
         def inlined(x: Expr) -> Expr | None:
             if not isinstance(x, Load) or x.buffer is not buffer:
                 return None
-            point = {
-                v: i for v, i in zip(store.indices, x.indices, strict=True) if isinstance(v, Var)
-            }
+            pairs = zip(store.indices, x.indices, strict=True)
+            point = single | {v: i for v, i in pairs if isinstance(v, Var)}
             return masked(substitute(store.value, point), x.mask)
 
         without = without_allocation(replaced(function, (site.node, ())), buffer)

@@ -16,6 +16,7 @@ from treadle.expr.scalar import (
     as_expr,
     const,
     eq,
+    maximum,
     substitute,
     transform,
     variables,
@@ -144,7 +145,8 @@ class TransformLayout(Instruction):
                 raise self._refuse_map(
                     function, buffer, f"{said} may be negative or has no bound that can be shown"
                 )
-            shape.append(simplify(found.end, facts))
+            end = simplify(found.end, facts)
+            shape.append(end if prove(end >= 0, facts) else simplify(maximum(end, 0), facts))
         inside = _ranged(facts, old)
         if not one_to_one(results, old, inside) and inverse(results, old, results, inside) is None:
             raise self._refuse_map(function, buffer, "two elements may get one place")
@@ -217,6 +219,13 @@ class _Relayout(Rewriter):
 
     def rewrite_expr(self, node: Expr) -> Expr:
         return transform(node, self._load)
+
+    def rewrite_block(self, node: Block) -> Block:
+        around = self.facts
+        self.facts = _ranged(around, {axis.var: axis.extent for axis in node.iters})
+        changed = self.generic(node)
+        self.facts = around
+        return changed
 
     def rewrite_store(self, node: Store) -> Store:
         changed = self.generic(node)

@@ -14,7 +14,7 @@ from treadle.ir.graph import Atom, Binding, ConstantRef, GraphFunction
 from treadle.ir.module import Constant, Function, Module
 from treadle.ir.parser import parse_function
 from treadle.ir.tensor import Buffer, TensorFunction
-from treadle.ir.types import TensorType, tensor
+from treadle.ir.types import tensor
 from treadle.schedule.layout import TransformLayout
 from treadle.schedule.trace import Trace, parse_trace, trace_text
 from treadle.target import Target
@@ -112,7 +112,7 @@ class _Packing:
         self.module = module
         self.schedules = schedules
         self.packed: dict[str, Constant] = {}
-        self.names: dict[tuple[str, str, TensorType], str] = {}
+        self.names: dict[tuple[str, str], str] = {}
 
     def call(self, binding: Binding) -> Binding:
         op = binding.op
@@ -120,27 +120,33 @@ class _Packing:
         if schedule is None or not isinstance(op, CallTensor):
             return binding
         plain = self.module.tensor(op.function)
-        layouts = [i for i in schedule.layouts if isinstance(i, TransformLayout)]
         args = list(binding.args)
         for position, buffer in enumerate(plain.input_buffers):
-            for layout in layouts:
-                if layout.buffer == buffer.name:
-                    args[position] = self.pack(args[position], layout, schedule.function)
+            layouts = tuple(
+                i
+                for i in schedule.layouts
+                if isinstance(i, TransformLayout) and i.buffer == buffer.name
+            )
+            if layouts:
+                args[position] = self.pack(args[position], layouts, plain)
         return replace_fields(binding, args=tuple(args))
 
-    def pack(self, atom: Atom, layout: TransformLayout, function: TensorFunction) -> Atom:
+    def pack(self, atom: Atom, layouts: tuple[TransformLayout, ...], plain: TensorFunction) -> Atom:
         """The constant in another layout; equal layouts of one constant are packed once."""
         if not isinstance(atom, ConstantRef):
             raise InternalError(
-                f"an operand of {function.name} that is no constant has a layout of its own"
+                f"an operand of {plain.name} that is no constant has a layout of its own"
             )
-        after: Buffer = next(b for b in function.buffers if b.name == layout.buffer)
-        shape = tuple(int_value(d) for d in after.shape)
-        type_ = tensor(list(after.shape), after.dtype)
-        key = (atom.name, str(layout.layout), type_)
-        name = self.names.setdefault(key, f"{atom.name}__packed{len(self.names)}")
-        if name not in self.packed:
-            known = [d for d in shape if d is not None]
-            array = layout.layout.pack(self.module.constants[atom.name].array, tuple(known))
+        key = (atom.name, str(layouts))
+        if key not in self.names:
+            array, function = self.module.constants[atom.name].array, plain
+            for layout in layouts:
+                function = layout.apply(function)
+                after = next(b for b in function.buffers if b.name == layout.buffer)
+                known = [d for d in map(int_value, after.shape) if d is not None]
+                array = layout.pack(array, tuple(known))
+            name = self.names[key] = f"{atom.name}__packed{len(self.names)}"
+            type_ = tensor(list(array.shape), self.module.constants[atom.name].type.dtype)
             self.packed[name] = Constant(type_, aligned(array))
-        return ConstantRef(name, type_)
+        name = self.names[key]
+        return ConstantRef(name, self.packed[name].type)

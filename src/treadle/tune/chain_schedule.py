@@ -4,24 +4,23 @@ the way through.
 For each batch the columns of the first product are packed once. Then, for a group of rows: the
 scores of all columns, into a workspace that the nearest caches hold; what is done to rows, in lanes
 along the columns; the second product, whose other operand is read as it lies. A group has several
-register tiles, so that a panel of columns, and as many rows of the second product's operand, serve
-all of them while they are near.
+register tiles, so that a panel of columns serves all of them while it is near.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from treadle.base.errors import ScheduleError
-from treadle.expr.dtype import f32
-from treadle.expr.scalar import Var, variables
+from treadle.expr.scalar import Var, int_value, variables
+from treadle.expr.simplify import simplify
 from treadle.ir.analysis import blocks, buffers_read, enclosing_loops, find_block
-from treadle.ir.tensor import Block, Buffer, Load
+from treadle.ir.tensor import Block, Buffer, IterVar, Load
 from treadle.passes.chains import RowChain, row_chain
 from treadle.passes.kinds import is_affine_copy, only_store
 from treadle.schedule.trace import Schedule
 from treadle.target import Target
 from treadle.tune.contraction import Contraction, Tile, as_contraction, stride_of, tiles
 from treadle.tune.contraction_schedule import panels
+from treadle.tune.packing import pack_lanes
 from treadle.tune.parallel import spread
 from treadle.tune.row_schedule import vectorize_row
 from treadle.tune.spatial_schedule import lanes_of, vectorize_loop
@@ -32,8 +31,10 @@ _GUESSES = ((128, 1.0),)
 _TILES = 4
 """Register tiles in a group of rows."""
 
-_CHUNK = 64
-"""Columns of a group that the second product takes at a time."""
+_BALANCED = 4
+"""Batches along one axis, for each thread, from which on these are what threads share; with fewer,
+they share groups of rows, and columns are packed before.
+"""
 
 
 def schedule_chain(s: Schedule, target: Target, threads: int, constants: frozenset[Buffer]) -> bool:
@@ -131,10 +132,15 @@ class _Plan:
     def run(self) -> None:
         """Place all blocks, the last ones first: what comes before is computed where they are."""
         s, chain = self.s, self.chain
-        batch, home = self.place_second()
+        axes = self.batches()
+        batches = max((int_value(simplify(i.extent)) or 1 for i in axes), default=1)
+        widest = [int_value(simplify(i.extent)) for i in axes].index(batches) if batches > 1 else 0
+        outer, home = self.place_second()
+        batch = outer[: len(axes)]
         for name in (*reversed(chain.between), chain.first):
             s.compute_at(name, home)
-        self.place_operands(batch, home)
+        together = self.threads == 1 or batches >= _BALANCED * self.threads
+        self.place_operands(batch if together else [], home)
         follower = self.place_first(home)
         around = set(self.loops_around(chain.second, home))
         for name in chain.between:
@@ -142,7 +148,13 @@ class _Plan:
                 row = self.loops_around(name, home, 1)[-1]
                 vectorize_row(s, name, around | {row}, self.target, False)
         if self.threads > 1:
-            spread(s, batch)
+            s.parallel(batch[widest] if together else home)
+
+    def batches(self) -> list[IterVar]:
+        """The axes of the second product's result that neither operand has alone."""
+        found = _product(self.s, self.chain.second)
+        own = {i.var for k in (0, 1) for i in found.free(k)}
+        return [i for i in found.spatial if i.var not in own]
 
     def loops_around(self, block: str, home: str, more: int = 0) -> list[str]:
         """The loops around a block up to ``home``, and so many more."""
@@ -150,35 +162,39 @@ class _Plan:
         return found[: found.index(home) + 1 + more]
 
     def place_second(self) -> tuple[list[str], str]:
-        """Tile the second product: the loops over batches, and the one over groups of rows."""
-        s, tile, after = self.s, self.second, self.chain.after
+        """Tile the second product: the loops over batches and other rows, and the one over groups
+        of rows.
+        """
+        s, tile = self.s, self.second
         found = _product(s, self.chain.second)
         loops = _loops(s, self.chain.second)
         own = {i.var for k in (0, 1) for i in found.free(k)}
-        batch = [loops[i.var] for i in found.spatial if i.var not in own]
+        batch = [loops[i.var] for i in self.batches()]
         assert tile.row_axis is not None
         tiled = (tile.vector_axis, tile.row_axis)
         rest = [loops[i.var] for i in found.spatial if i.var in own and i.var not in tiled]
         group, part, row = s.split(loops[tile.row_axis], (None, _TILES, tile.rows))
         panel, *vectors = _split(s, loops[tile.vector_axis], tile)
-        chunk, step = s.split(loops[found.reduce[0].var], (None, _CHUNK))
-        s.reorder(*batch, *rest, group, panel, chunk, part, step, row, *vectors)
+        step = loops[found.reduce[0].var]
+        s.reorder(*batch, *rest, group, panel, part, step, row, *vectors)
         before = frozenset(s.loops())
-        s.cache_inplace(self.chain.second, part)
-        self.in_registers([row, *vectors], before)
+        if self.chain.after:
+            s.set_scope(found.output.name, "register")
+        after = self.chain.after or (s.cache_write(self.chain.second, "register"),)
         for name in after:
-            s.reverse_compute_at(name, group)
-            inner = enclosing_loops(s.function, _block(s, name))[-1]
-            vectorize_loop(s, inner, tile.lanes)
-        return batch, group
+            s.reverse_compute_at(name, part)
+        s.decompose_reduction(self.chain.second, step)
+        self.in_registers([row, *vectors], before)
+        return [*batch, *rest], group
 
     def in_registers(self, tile: Sequence[str], before: frozenset[str]) -> None:
         """Unroll the loops of a register tile, and those of the blocks that were made around it."""
         s = self.s
         nests = [list(tile)]
-        fresh = [x for x in s.loops() if x not in before]
-        nests += [fresh[i : i + len(tile)] for i in range(0, len(fresh), len(tile))]
-        for nest in nests:
+        for block in blocks(s.function):
+            around = [x.var.name for x in enclosing_loops(s.function, block)]
+            nests.append([x for x in around if x not in before])
+        for nest in filter(None, nests):
             for name in nest[:-1]:
                 s.unroll(name)
             s.vectorize(nest[-1])
@@ -191,39 +207,46 @@ class _Plan:
         for name in reversed(self.chain.operands):
             if find_block(s.function, name) is None or self.written(name) is columns.buffer:
                 continue
-            s.compute_at(name, home if self.written(name) is rows.buffer else batch[-1])
+            if self.written(name) is rows.buffer:
+                s.compute_at(name, home)
+            elif batch:
+                s.compute_at(name, batch[-1])
             inner = enclosing_loops(s.function, _block(s, name))[-1]
             vectorize_loop(s, inner, lanes_of(s.function, _block(s, name), self.target))
         makers = [n for n in self.chain.operands if find_block(s.function, n) is not None]
         copy = next((n for n in makers if self.written(n) is columns.buffer), None)
         if copy is None:
             copy = s.cache_read(self.chain.first, columns.buffer.name, "global")
-        self.pack(copy, found, columns, batch[-1])
+        self.pack(copy, found, columns, batch)
 
-    def pack(self, copy: str, found: Contraction, columns: Load, home: str) -> None:
-        """Compute the columns for a batch as panels."""
+    def pack(self, copy: str, found: Contraction, columns: Load, batch: list[str]) -> None:
+        """Compute the columns as panels: for each batch, or before all."""
         s, tile = self.s, self.first
         layout = panels(found, tile)
-        fresh = s.compute_at(copy, home)
+        fresh = s.compute_at(copy, batch[-1]) if batch else self.nest_of(copy, found, columns)
         buffer = self.written(copy)
         s.transform_layout(buffer.name, layout)
         place = columns.indices.index(tile.vector_axis)
         lane = _loop_of(s, copy, place, fresh)
         if lane is None:
             return
-        others = [x for x in fresh if x != lane]
-        trial = Schedule(s.function, s.trace)
-        if others and buffer.dtype == f32:
-            try:
-                _transpose(trial, lane, others, tile.lanes)
-            except ScheduleError:
-                pass
-            else:
-                s.function, s.trace = trial.function, trial.trace
-                return
-        group, lane = s.split(lane, (None, tile.lanes))
-        s.reorder(group, *others, lane)
-        s.vectorize(lane)
+        pack_lanes(s, lane, [x for x in fresh if x != lane], tile.lanes, buffer.dtype)
+
+    def nest_of(self, copy: str, found: Contraction, columns: Load) -> tuple[str, ...]:
+        """The loops of a copy of all columns inside of those over batches, which threads share."""
+        s = self.s
+        block, both = _block(s, copy), found.axes_of(0) & found.axes_of(1)
+        reduced = {i.var for i in found.reduce}
+        loops = _loops(s, copy)
+        outer: list[str] = []
+        inner: list[str] = []
+        for axis, index in zip(block.iters, columns.indices, strict=True):
+            used = {*variables(index)}
+            (outer if used <= both - reduced else inner).append(loops[axis.var])
+        s.reorder(*outer, *inner)
+        if outer:
+            spread(s, outer)
+        return tuple(inner)
 
     def written(self, name: str) -> Buffer:
         """The buffer that a block writes."""
@@ -259,18 +282,6 @@ class _Plan:
         s.decompose_reduction(block, steps[0])
         self.in_registers([row, *vectors], before)
         return follower
-
-
-def _transpose(s: Schedule, lane: str, others: list[str], side: int) -> None:
-    """Pack by transposing square tiles in registers.
-
-    Raises:
-        ScheduleError: E037x if the elements do not lie in such tiles.
-    """
-    column, lane = s.split(lane, (None, side))
-    step, inner = s.split(others[-1], (None, side))
-    s.reorder(column, *others[:-1], step, lane, inner)
-    s.tensorize(lane, f"transpose_f32_{side}x{side}")
 
 
 def _loops(s: Schedule, name: str) -> dict[Var, str]:

@@ -34,7 +34,7 @@ def collapse_axes(module: Module) -> Module:
     functions: list[Function] = []
     for f in module.functions.values():
         if isinstance(f, GraphFunction):
-            f = replace_fields(f, body=tuple(b for old in f.body for b in views.call(old)))
+            f = _Viewed(f, views).run()
         functions.append(made[f.name].function if f.name in made else f)
     constants = {**module.constants, **views.constants}
     return Module({f.name: f for f in functions}, constants)
@@ -192,7 +192,7 @@ def _merged(found: Collapsed, group: _Group) -> Collapsed:
 
 @dataclass(slots=True)
 class _Views:
-    """Views of operands and results for the calls of collapsed functions."""
+    """The collapsed functions of a module, and constants under the shapes that they take."""
 
     module: Module
     made: dict[str, Collapsed]
@@ -201,39 +201,13 @@ class _Views:
         default_factory=dict[tuple[str, TensorType], str]
     )
 
-    def call(self, b: Binding) -> Iterator[Binding]:
-        """A call, and the views around it."""
-        op = b.op
-        if not isinstance(op, CallTensor) or op.function not in self.made:
-            yield b
-            return
-        buffers, merges = self.module.tensor(op.function).buffers, self.made[op.function].merges
-        shapes = [
+    def types(self, b: Binding, function: str) -> list[TensorType]:
+        """The types of a call's operands and results as the collapsed function takes them."""
+        buffers, merges = self.module.tensor(function).buffers, self.made[function].merges
+        return [
             _merged_type(a, [k for name, k in merges if name == buffer.name])
             for a, buffer in zip((*b.args, *b.outputs), buffers, strict=True)
         ]
-        args: list[Atom] = []
-        for a, type_ in zip(b.args, shapes, strict=False):
-            if type_ == a.type:
-                args.append(a)
-            elif isinstance(a, ConstantRef):
-                args.append(self.constant(a, type_))
-            else:
-                view = Value(f"{_name(a)}_flat", type_)
-                yield Binding((view,), Reshape(type_.dims), (a,), b.span)
-                args.append(view)
-        results = shapes[len(b.args) :]
-        outputs = tuple(
-            v if v.type == t else Value(f"{v.name}_flat", t)
-            for v, t in zip(b.outputs, results, strict=True)
-        )
-        yield replace_fields(
-            b, outputs=outputs, op=replace_fields(op, out=tuple(results)), args=tuple(args)
-        )
-        for v, flat in zip(b.outputs, outputs, strict=True):
-            if flat is not v:
-                assert isinstance(v.type, TensorType)
-                yield Binding((v,), Reshape(v.type.dims), (flat,), b.span)
 
     def constant(self, a: ConstantRef, type_: TensorType) -> ConstantRef:
         """A constant under another shape."""
@@ -247,8 +221,65 @@ class _Views:
         return ConstantRef(self.names[key], type_)
 
 
-def _name(a: Atom) -> str:
-    return a.name if isinstance(a, Value) else "operand"
+@dataclass(slots=True)
+class _Viewed:
+    """A graph function whose calls of collapsed functions look at their operands through views."""
+
+    function: GraphFunction
+    views: _Views
+    body: list[Binding] = field(default_factory=list[Binding])
+    taken: set[str] = field(default_factory=set[str])
+    known: dict[tuple[Atom, TensorType], Value] = field(
+        default_factory=dict[tuple[Atom, TensorType], Value]
+    )
+
+    def run(self) -> GraphFunction:
+        f = self.function
+        self.taken.update(p.name for p in f.params)
+        self.taken.update(v.name for b in f.body for v in b.outputs)
+        for b in f.body:
+            if isinstance(b.op, CallTensor) and b.op.function in self.views.made:
+                self.call(b, b.op)
+            else:
+                self.body.append(b)
+        return replace_fields(f, body=tuple(self.body))
+
+    def call(self, b: Binding, op: CallTensor) -> None:
+        """Add a call, and the views around it."""
+        types = self.views.types(b, op.function)
+        args = tuple(self.operand(a, t, b) for a, t in zip(b.args, types, strict=False))
+        results = types[len(b.args) :]
+        outputs = tuple(
+            v if v.type == t else self.fresh(v.name, t)
+            for v, t in zip(b.outputs, results, strict=True)
+        )
+        op = replace_fields(op, out=tuple(results))
+        self.body.append(replace_fields(b, outputs=outputs, op=op, args=args))
+        for v, flat in zip(b.outputs, outputs, strict=True):
+            if (
+                flat is not v
+                and isinstance(v.type, TensorType)
+                and isinstance(flat.type, TensorType)
+            ):
+                self.known[v, flat.type] = flat
+                self.body.append(Binding((v,), Reshape(v.type.dims), (flat,), b.span))
+
+    def operand(self, a: Atom, type_: TensorType, b: Binding) -> Atom:
+        """An operand under another shape; equal views are made once."""
+        if type_ == a.type:
+            return a
+        if isinstance(a, ConstantRef):
+            return self.views.constant(a, type_)
+        if (a, type_) not in self.known:
+            view = self.fresh(a.name if isinstance(a, Value) else "operand", type_)
+            self.body.append(Binding((view,), Reshape(type_.dims), (a,), b.span))
+            self.known[a, type_] = view
+        return self.known[a, type_]
+
+    def fresh(self, name: str, type_: TensorType) -> Value:
+        value = Value(fresh_name(f"{name}_flat", self.taken), type_)
+        self.taken.add(value.name)
+        return value
 
 
 def _merged_type(a: Atom, merges: list[int]) -> TensorType:

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, prod
 
-from treadle.expr.scalar import Apply, Expr, Var, int_value, variables
+from treadle.expr.scalar import Apply, Expr, Var, int_value, substitute, variables
 from treadle.expr.simplify import simplify
 from treadle.expr.terms import split_linear
-from treadle.ir.analysis import flat_index
+from treadle.ir.analysis import blocks, flat_index, loads
 from treadle.ir.tensor import Block, Buffer, IterVar, Load, TensorFunction
 from treadle.passes.kinds import contraction_operands, only_store
 from treadle.target import Target
@@ -115,6 +115,26 @@ def choose_tile(
     return min(candidates, key=lambda t: t.cycles, default=None)
 
 
+def destination(found: Contraction, function: TensorFunction) -> Load:
+    """Where the results end up: the element that the block which takes them stores, if there is
+    one, over the contraction's axes.
+    """
+    target = Load(found.output, found.result)
+    if found.output in function.buffers:
+        return target
+    for user in blocks(function):
+        store = only_store(user)
+        if user.name == found.block.name or store is None:
+            continue
+        taken = [x for x in loads(store.value) if x.buffer is found.output]
+        if len(taken) == 1 and all(isinstance(i, Var) for i in taken[0].indices):
+            pairs = zip(taken[0].indices, found.result, strict=True)
+            values = {i: r for i, r in pairs if isinstance(i, Var)}
+            indices = tuple(simplify(substitute(i, values)) for i in store.indices)
+            return Load(store.buffer, indices)
+    return target
+
+
 def tiles(
     found: Contraction,
     function: TensorFunction,
@@ -127,13 +147,14 @@ def tiles(
     """
     lanes = target.lanes(found.output.dtype.bits)
     registers = target.vector_registers - 1
+    result = destination(found, function)
     for side in _sides(found, constants, lanes):
         works: dict[Var | None, list[_Work]] = {}
         # Picking lanes takes the vectors that they are picked from, and their numbers.
         for vectors, rows in _sizes(registers - (3 if side.fetch > 1 else 0), _MAX_ROWS):
             for row in side.rows if rows > 1 else (*side.rows, None):
                 if row not in works:
-                    works[row] = [_Work.of(found, side, row, guess) for guess, _ in guesses]
+                    works[row] = [_Work.of(found, result, side, row, guess) for guess, _ in guesses]
                 shape = _Shape(vectors, lanes, rows, side.owns(found, row), side.shared, side.fetch)
                 cycles = sum(
                     w * work.cycles(shape) for work, (_, w) in zip(works[row], guesses, strict=True)
@@ -232,7 +253,7 @@ class _Work:
     packing: float
 
     @staticmethod
-    def of(found: Contraction, side: _Side, row: Var | None, guess: int) -> "_Work":
+    def of(found: Contraction, result: Load, side: _Side, row: Var | None, guess: int) -> "_Work":
         """The work with symbolic extents taken for ``guess``."""
         axis = side.axis
         extents = {i.var: extent_of(i, guess) for i in found.block.iters}
@@ -241,7 +262,7 @@ class _Work:
         columns = extents[axis.var]
         both = found.axes_of(0) & found.axes_of(1)
         batch = prod(extents[i.var] for i in found.spatial if i.var in both)
-        contiguous = stride_of(Load(found.output, found.result), axis.var) == 1
+        contiguous = stride_of(result, axis.var) == 1
         packs = side.packed and not side.constant
         packing = steps * columns * _GATHER_CYCLES * batch if packs else 0.0
         return _Work(columns, 1 if row is None else extents[row], rest, steps, contiguous, packing)

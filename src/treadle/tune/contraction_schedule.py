@@ -8,10 +8,14 @@ from treadle.expr.scalar import Expr, Var, int_value, variables
 from treadle.expr.simplify import simplify
 from treadle.ir.analysis import blocks, buffers_read, enclosing_loops, find_block
 from treadle.ir.tensor import Buffer, TensorFunction
+from treadle.passes.kinds import zero_condition
+from treadle.passes.lower_blocks import conjuncts
 from treadle.schedule.index_map import IndexMap
 from treadle.schedule.trace import Schedule
 from treadle.target import Target
 from treadle.tune.contraction import Contraction, Tile, as_contraction, choose_tile
+from treadle.tune.digits import separate_digits
+from treadle.tune.packing import pack_lanes
 from treadle.tune.parallel import spread
 
 _UNROLLED_STEPS = 7
@@ -36,6 +40,9 @@ def schedule_contraction(
     Raises:
         ScheduleError: E03xx if an instruction does not apply.
     """
+    names = frozenset(b.name for b in constants)
+    separate_digits(s, block, names)
+    constants = frozenset(b for b in s.function.buffers if b.name in names)
     node = find_block(s.function, block)
     found = None if node is None else as_contraction(node)
     tile = None if found is None else choose_tile(found, s.function, constants, target)
@@ -57,8 +64,8 @@ def schedule_contraction(
         s.transform_layout(copy, panels(found, tile))
         column = _loop_of(s, copy, load.indices.index(tile.vector_axis), fresh)
         if column is not None:
-            s.reorder(*(x for x in fresh if x != column), column)
-            s.vectorize(s.split(column, (None, tile.lanes))[-1])
+            others = [x for x in fresh if x != column]
+            pack_lanes(s, column, others, tile.lanes, load.buffer.dtype)
     return True
 
 
@@ -138,10 +145,25 @@ def _tile(
     _lanes_last(s, register, found, tile)
     last = found.reduce[-1]
     extent = int_value(simplify(loops.extents[last.var]))
+    decided = _decided_with(found, tile)
+    if decided:
+        for name in (*outer_row, *(loops.names[v] for v in decided)):
+            s.unroll(name)
+        return outer, panel
     small = tile.rows * tile.vectors <= _SMALL_TILE
     if small and len(steps) > 1 and extent is not None and extent <= _UNROLLED_STEPS:
         s.unroll(steps[-1])
     return outer, panel
+
+
+def _decided_with(found: Contraction, tile: Tile) -> tuple[Var, ...]:
+    """The reduced axes that decide together with the rows which terms are zero: unrolled with the
+    rows, they leave no condition.
+    """
+    condition = zero_condition(found.block)
+    claims = [] if condition is None else conjuncts(condition)
+    used = {v for c in claims if tile.row_axis in variables(c) for v in variables(c)}
+    return tuple(i.var for i in found.reduce if i.var in used)
 
 
 def _output_name(s: Schedule, block: str) -> str:

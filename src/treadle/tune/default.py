@@ -1,7 +1,7 @@
 """The default schedule of a tensor function, without any search."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Set
 
 from treadle.base.errors import ScheduleError
 from treadle.ir.analysis import blocks, buffers_read, enclosing_loops, find_block, loads
@@ -14,6 +14,7 @@ from treadle.tune.contraction_schedule import schedule_contraction
 from treadle.tune.dot_schedule import schedule_dot
 from treadle.tune.row_schedule import schedule_rows, start_apart
 from treadle.tune.spatial_schedule import schedule_spatial
+from treadle.tune.window_schedule import schedule_windows
 
 LOG = logging.getLogger("treadle.tune")
 
@@ -41,10 +42,10 @@ def _apply_rules(
     if not strict and attempt(s, lambda t: schedule_chain(t, target, threads, constants)):
         return
     inline_producers(s)
-    apart = separate_borders(s)
+    done = set[str]() if strict else schedule_images(s, target, threads)
+    apart = separate_borders(s, done)
     names = [b.name for b in blocks(s.function)]
     anchors = [n for n in names if contraction_operands(_block(s, n)) is not None]
-    done: set[str] = set()
     for name in anchors:
         if attempt(
             s, lambda t, n=name: schedule_dot(t, n, target, threads, constants, strict=strict)
@@ -56,7 +57,7 @@ def _apply_rules(
     rows = [n for n in rest if n not in padded]
     if (
         reductions
-        and not anchors
+        and not done
         and attempt(s, lambda t: schedule_rows(t, rows, target, threads, strict=strict))
     ):
         rest = padded
@@ -122,12 +123,25 @@ def inline_producers(s: Schedule) -> None:
             attempt(s, lambda t, n=name: t.compute_inline(n))
 
 
-def separate_borders(s: Schedule) -> frozenset[str]:
+def schedule_images(s: Schedule, target: Target, threads: int) -> set[str]:
+    """Schedule contractions of windows of one image, and what borders they have; the blocks of
+    both.
+    """
+    done: set[str] = set()
+    for name in [b.name for b in blocks(s.function)]:
+        if contraction_operands(_block(s, name)) is not None and attempt(
+            s, lambda t, n=name: schedule_windows(t, n, target, threads)
+        ):
+            done.update(b.name for b in blocks(s.function) if _shares_loops(s, name, b.name))
+    return done
+
+
+def separate_borders(s: Schedule, done: Set[str] = frozenset()) -> frozenset[str]:
     """Fill the border of what is padded apart, so that the inside is copied without conditions; the
-    blocks that do either.
+    blocks that do either. Those that are ``done`` stay as they are.
     """
     found: set[str] = set()
-    for name in [b.name for b in blocks(s.function)]:
+    for name in [b.name for b in blocks(s.function) if b.name not in done]:
         block = _block(s, name)
         loops = enclosing_loops(s.function, block)
         if _pads(block) and _is_spatial(block) and loops:

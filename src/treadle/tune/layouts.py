@@ -3,10 +3,10 @@
 A layout is not a property of operations: every access of a buffer is rewritten with it
 (``transform_layout``), so whatever a kernel computes, it can read and write any order. The choice
 is made for a whole function at once, since every value has one writer and some readers that want
-different things (the global problem of NeoCPU, Liu et al. 2019, §3.3): first the values that are
-connected through kernels change together, then each on its own, as long as the estimated time of
-the kernels around it becomes less. What leaves the function, and what views look at, keeps its
-order.
+different things (the global problem of NeoCPU, Liu et al. 2019, §3.3). The values that are
+connected through kernels start all plain, or all moved; then each changes on its own, as long as
+the estimated time of the kernels around it becomes less; the better of the two ends is taken. What
+leaves the function, and what views look at, keeps its order.
 """
 
 from collections.abc import Iterable
@@ -14,17 +14,19 @@ from dataclasses import dataclass, field
 
 from treadle.base.rewrite import replace_fields
 from treadle.expr.scalar import Var, int_value
-from treadle.ir.analysis import accesses, fresh_name
+from treadle.ir.analysis import accesses, blocks, fresh_name
 from treadle.ir.calls import CallTensor
 from treadle.ir.graph import Atom, Binding, ConstantRef, GraphFunction, Value
 from treadle.ir.module import Function, Module
 from treadle.ir.tensor import Buffer, TensorFunction
 from treadle.ir.types import TensorType, tensor
+from treadle.passes.kinds import contraction_operands
 from treadle.schedule.index_map import IndexMap
 from treadle.schedule.layout import TransformLayout
 from treadle.schedule.trace import Schedule
 from treadle.target import Target
-from treadle.tune.default import inline_producers
+from treadle.tune.default import attempt, inline_producers
+from treadle.tune.digits import separate_digits
 from treadle.tune.estimate import estimated_cycles
 
 Order = tuple[int, ...]
@@ -70,7 +72,9 @@ class _Relaid:
     module: Module
     target: Target
     taken: set[str]
-    inlined: dict[str, TensorFunction] = field(default_factory=dict[str, TensorFunction])
+    inlined: dict[tuple[str, frozenset[str]], TensorFunction] = field(
+        default_factory=dict[tuple[str, frozenset[str]], TensorFunction]
+    )
     versions: dict[Key, _Version] = field(default_factory=dict[Key, _Version])
     made: dict[Key, TensorFunction] = field(default_factory=dict[Key, TensorFunction])
 
@@ -85,23 +89,32 @@ class _Relaid:
                 if order is not None
             ]
             fixed = frozenset(plain.buffers[i].name for i in constants)
-            self.versions[key] = self.settled(_moved(self.compact(name), moves), moves, fixed)
+            compact = _moved(self.compact(name, fixed), moves)
+            self.versions[key] = self.settled(compact, _temporaries(plain), moves, fixed)
         return self.versions[key]
 
-    def compact(self, name: str) -> TensorFunction:
+    def compact(self, name: str, constants: frozenset[str]) -> TensorFunction:
         """The function as its schedule begins."""
-        if name not in self.inlined:
+        if (name, constants) not in self.inlined:
             s = Schedule(self.module.tensor(name))
             inline_producers(s)
-            self.inlined[name] = s.function
-        return self.inlined[name]
+            for b in blocks(s.function):
+                if contraction_operands(b) is not None:
+                    attempt(s, lambda t, n=b.name: separate_digits(t, n, constants))
+            self.inlined[name, constants] = s.function
+        return self.inlined[name, constants]
 
     def settled(
-        self, function: TensorFunction, moves: list[tuple[str, Order]], constants: frozenset[str]
+        self,
+        function: TensorFunction,
+        temporaries: tuple[Buffer, ...],
+        moves: list[tuple[str, Order]],
+        constants: frozenset[str],
     ) -> _Version:
-        """The function with the best order for each of its temporaries."""
+        """The function with the best order for each of its temporaries that is still there."""
         best = self.cycles(function, constants)
-        for buffer in _temporaries(function):
+        left = _temporaries(function)
+        for buffer in (b for b in temporaries if b in left):
             change = (buffer.name, channels_last(buffer.ndim))
             trial = _moved(function, [change])
             cycles = self.cycles(trial, constants)
@@ -155,18 +168,29 @@ class _Assignment:
         calls = _free_values(function)
         self = _Assignment(function, relaid, calls)
         for part in _connected(calls):
-            self.try_moving(part)
-        for value in calls:
-            self.try_moving({value})
+            self.settle(part)
         return self
 
-    def try_moving(self, values: set[Value]) -> None:
-        """Move values, or move them back, if the calls around them become cheaper."""
-        around = list(dict.fromkeys(b for v in values for b in self.calls[v]))
+    def settle(self, part: set[Value]) -> None:
+        """Choose for values that are connected."""
+        around = list(dict.fromkeys(b for v in self.calls if v in part for b in self.calls[v]))
+        ends: list[tuple[float, set[Value]]] = []
+        for start in (set[Value](), part):
+            self.moved = self.moved - part | start
+            for value in self.calls:
+                if value in part:
+                    self.try_moving(value)
+            ends.append((sum(self.cost(b) for b in around), set(self.moved)))
+        (plain, still), (moved, changed) = ends
+        self.moved = changed if moved < _GAIN * plain else still
+
+    def try_moving(self, value: Value) -> None:
+        """Move a value, or move it back, if the calls around it become cheaper."""
+        around = self.calls[value]
         before = sum(self.cost(b) for b in around)
-        self.moved ^= values
+        self.moved ^= {value}
         if sum(self.cost(b) for b in around) >= _GAIN * before:
-            self.moved ^= values
+            self.moved ^= {value}
 
     def cost(self, binding: Binding) -> float:
         return self.relaid.version(self.key(binding)).cycles

@@ -2,12 +2,14 @@
 lanes.
 """
 
+from itertools import pairwise
 from math import prod
 
+from treadle.base.errors import ScheduleError
 from treadle.expr.scalar import Expr, Var, int_value, substitute, variables
 from treadle.expr.simplify import simplify
 from treadle.expr.terms import split_linear
-from treadle.ir.analysis import enclosing_loops, find_block, flat_index, loads
+from treadle.ir.analysis import buffers_read, enclosing_loops, find_block, flat_index, loads
 from treadle.ir.tensor import Block, For, Store
 from treadle.passes.kinds import only_store
 from treadle.schedule.dependence import reduction_of
@@ -21,6 +23,11 @@ _WINDOW = 64
 _NEAR = 4
 _WIDE = 4
 """Vectors of partial results of a long reduction: as many as hide the latency of an addition."""
+_PARTS = 16
+"""Parts of a reduction of at least so many points to one element."""
+_LONG = 1 << 17
+_BOTH = 2
+"""Vectors of partial results of a reduction whose terms are computed in the same sweep."""
 
 
 def schedule_rows(
@@ -40,10 +47,37 @@ def schedule_rows(
         home = rows[-1]
         for name in reversed(names[:-1]):
             s.compute_at(name, home)
+    done: set[str] = set()
+    for producer, name in pairwise(names):
+        if not strict and rows and _sum_while_computing(s, producer, name, set(rows), target):
+            done |= {producer, name}
     for name in names:
-        vectorize_row(s, name, set(rows), target, strict)
+        part = None if strict or rows else _in_parts(s, name)
+        if part is not None:
+            vectorize_row(s, part, set(_row_loops(s, part)), target, strict)
+            if threads > 1:
+                spread(s, _row_loops(s, part))
+        elif name not in done:
+            vectorize_row(s, name, set(rows), target, strict)
     if threads > 1:
         spread(s, _row_loops(s, names[-1]))
+
+
+def _in_parts(s: Schedule, name: str) -> str | None:
+    """Divide a long reduction to one element, so that threads have parts of it; the block that
+    reduces these. There are as many for any number of threads, and the sum is the same.
+    """
+    block = _block(s, name)
+    reduced = {v for i in block.iters if i.kind == "reduce" for v in variables(i.binding)}
+    loops = _wide(list(enclosing_loops(s.function, block)))
+    points = prod(int_value(simplify(x.extent)) or 1 for x in loops)
+    if not reduced or any(x.var not in reduced for x in loops) or points < _LONG:
+        return None
+    first = int_value(simplify(loops[0].extent))
+    if first is None or first < _PARTS:
+        return None
+    parts, _ = s.split(loops[0].var.name, (_PARTS, None))
+    return s.rfactor(parts)
 
 
 def _rows(s: Schedule, names: list[str]) -> list[str]:
@@ -176,6 +210,43 @@ def _reduce(s: Schedule, name: str, inner: For, lanes: int) -> None:
     if extent is not None and extent < lanes:
         return
     width = lanes if extent is not None and extent < 2 * _WIDE * lanes else _WIDE * lanes
+    _combine(s, _partials(s, name, inner, width), name)
+
+
+def _sum_while_computing(
+    s: Schedule, producer: str, name: str, rows: set[str], target: Target
+) -> bool:
+    """Reduce what ``producer`` computes in the sweep that computes it; whether that is possible.
+
+    The function stays as it was where it is not, and where vectors do not fill the rows.
+    """
+    written, block = only_store(_block(s, producer)), _block(s, name)
+    if written is None or written.buffer not in buffers_read((block,)):
+        return False
+    nests = [
+        [x for x in enclosing_loops(s.function, _block(s, n)) if x.var.name not in rows]
+        for n in (producer, name)
+    ]
+    width = _BOTH * lanes_of(s.function, block, target)
+    sizes = {int_value(simplify(x.extent)) for nest in nests for x in nest}
+    size = sizes.pop() if [len(nest) for nest in nests] == [1, 1] and len(sizes) == 1 else None
+    if size is None or size % width or not any(i.kind == "reduce" for i in block.iters):
+        return False
+    trial = Schedule(s.function, s.trace)
+    try:
+        steps, lane = trial.split(nests[0][0].var.name, (None, width))
+        partial = _partials(trial, name, nests[1][0], width)
+        trial.merge(steps, enclosing_loops(trial.function, _block(trial, partial))[-2].var.name)
+        _combine(trial, partial, name)
+        trial.vectorize(lane)
+    except ScheduleError:
+        return False
+    s.function, s.trace = trial.function, trial.trace
+    return True
+
+
+def _partials(s: Schedule, name: str, inner: For, width: int) -> str:
+    """Split a reduction in partial results, whose loop is made the innermost; their block."""
     _, lane = s.split(inner.var.name, (None, width))
     partial = s.rfactor(lane)
     rows = _row_loops(s, name)
@@ -183,14 +254,19 @@ def _reduce(s: Schedule, name: str, inner: For, lanes: int) -> None:
     if rows and rows[-1] not in around:
         s.compute_at(partial, rows[-1])
     first = _block(s, partial)
-    wide = _lane_loop(s, first)
+    wide = _lane_loop(s, first, partial=True)
     if wide is not None:
         _to_innermost(s, first, wide)
+    return partial
+
+
+def _combine(s: Schedule, partial: str, name: str) -> None:
+    """Run partial results along lanes, and sum them up."""
     for block in (partial, name):
         start_apart(s, block)
     for block in (partial, f"{partial}_init", name):
         found = find_block(s.function, block)
-        wide = None if found is None else _lane_loop(s, found)
+        wide = None if found is None else _lane_loop(s, found, partial=block != name)
         if wide is not None:
             s.vectorize(wide.var.name, reassociate=block == name)
 
@@ -202,11 +278,10 @@ def _row_loops(s: Schedule, name: str) -> list[str]:
     return [x.var.name for x in enclosing_loops(s.function, block) if x.var not in reduced]
 
 
-def _lane_loop(s: Schedule, block: Block) -> For | None:
+def _lane_loop(s: Schedule, block: Block, *, partial: bool) -> For | None:
     """The loop over lanes: the first axis of partial results, the reduced axis of their sum."""
     store = only_store(block)
     reduced = [i for i in block.iters if i.kind == "reduce"]
-    partial = block.name.removesuffix("_init").endswith("_rf")
     lanes = [i for i in block.iters if store is not None and i.var in store.indices[:1]]
     axis = next(iter(lanes if partial else reduced), None)
     used = () if axis is None else variables(axis.binding)

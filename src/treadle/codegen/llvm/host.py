@@ -25,6 +25,7 @@ from treadle.ir.host import (
     KernelStep,
     LibraryStep,
     LoopStep,
+    PartSlot,
     Slot,
     Step,
     dimension,
@@ -164,6 +165,9 @@ class _Run:
 
     def address(self, slot: Slot) -> Operand:
         w = self.writer
+        if isinstance(slot, PartSlot):
+            whole, offset = self.address(slot.whole), self.values.value(slot.offset)
+            return w.assign("ptr", f"getelementptr i8, {whole}, {offset}")
         if isinstance(slot, ArenaSlot):
             offset = self.values.value(slot.offset)
             return w.assign("ptr", f"getelementptr i8, ptr %arena, {offset}")

@@ -58,10 +58,17 @@ class KernelText:
     math: tuple[MathKey, ...]
 
 
-def kernel_text(function: TensorFunction, target: Target, *, contract: bool = True) -> KernelText:
+def kernel_text(
+    function: TensorFunction,
+    target: Target,
+    *,
+    contract: bool = True,
+    aliased: frozenset[int] = frozenset(),
+) -> KernelText:
     """Translate a finished loop program, one statement after another.
 
-    Unless ``contract``, every product and sum of floats is rounded.
+    Unless ``contract``, every product and sum of floats is rounded. ``aliased`` are the positions
+    of buffers that may share memory; all others are told apart from any.
 
     Raises:
         CodegenError: E0501 for a function that has no machine code on its type, E0503 for an
@@ -71,6 +78,7 @@ def kernel_text(function: TensorFunction, target: Target, *, contract: bool = Tr
     emitter = KernelEmitter(function.name, target, parts, facts_of(function))
     written = frozenset(buffers_written(function.body))
     names: list[str] = ["ptr %pool"]
+    emitter.aliased.update(function.buffers[k] for k in aliased)
     for buffer in function.buffers:
         names.append(emitter.add_buffer(buffer, readonly=buffer not in written))
     for var in symbols(function):
@@ -159,6 +167,7 @@ class KernelEmitter:
         self.values = Evaluator(self.writer, facts)
         self.serial = serial
         self.readonly: set[Buffer] = set()
+        self.aliased: set[Buffer] = set()
         self.frame_bytes = 0
 
     def add_buffer(self, buffer: Buffer, *, readonly: bool) -> str:
@@ -168,7 +177,8 @@ class KernelEmitter:
         if readonly:
             self.readonly.add(buffer)
         align = buffer.dtype.bytes & -buffer.dtype.bytes
-        return f"ptr noalias {'readonly ' if readonly else ''}align {min(align, _ALIGN)} {name}"
+        facts = ("" if buffer in self.aliased else "noalias ") + ("readonly " if readonly else "")
+        return f"ptr {facts}align {min(align, _ALIGN)} {name}"
 
     def add_variable(self, var: Var) -> str:
         """A parameter that is a scalar; its declaration."""
@@ -359,6 +369,7 @@ class KernelEmitter:
         """The function that runs a part of a parallel loop, with what it uses as parameters."""
         facts = self.values.facts
         inner = KernelEmitter(name, self.writer.target, self.writer.parts, facts, serial=True)
+        inner.aliased.update(self.aliased)
         params = [inner.add_buffer(b, readonly=b in self.readonly) for b in capture.buffers]
         params.extend(inner.add_variable(v) for v in capture.variables)
         first, limit = Operand("i64", "%begin"), Operand("i64", "%end")

@@ -103,6 +103,8 @@ def store(
     points = [_plain(i) for i in indices]
     if mask is None and state.active is None and all(type(i) is int for i in points):
         _check_point(state, element.buffer, memory, points)
+        if not element.holds_vectors and isinstance(value, np.ndarray) and value.ndim:
+            value = value[-1]  # All iterations store here; what the last one stores stays.
         memory[tuple(points)] = value
         return
     points = _spread(element, points)

@@ -1,0 +1,40 @@
+"""Copies that bring an axis of an operand to the lanes of vectors."""
+
+from collections.abc import Sequence
+
+from treadle.base.errors import ScheduleError
+from treadle.expr.dtype import DType, f32
+from treadle.schedule.trace import Schedule
+
+
+def pack_lanes(s: Schedule, column: str, others: Sequence[str], lanes: int, dtype: DType) -> None:
+    """Run a copy, over ``column`` and the ``others``, with ``column`` along lanes: by transposing
+    square tiles in registers if neighbours of the last of the others lie together where the copy
+    reads, else by gathering each vector.
+
+    Raises:
+        ScheduleError: E03xx if an instruction does not apply.
+    """
+    trial = Schedule(s.function, s.trace)
+    try:
+        if others and dtype == f32:
+            _transpose(trial, column, others, lanes)
+            s.function, s.trace = trial.function, trial.trace
+            return
+    except ScheduleError:
+        pass
+    group, lane = s.split(column, (None, lanes))
+    s.reorder(group, *others, lane)
+    s.vectorize(lane)
+
+
+def _transpose(s: Schedule, column: str, others: Sequence[str], side: int) -> None:
+    """Pack by transposing square tiles in registers.
+
+    Raises:
+        ScheduleError: E037x if the elements do not lie in such tiles.
+    """
+    group, lane = s.split(column, (None, side))
+    step, inner = s.split(others[-1], (None, side))
+    s.reorder(group, *others[:-1], step, lane, inner)
+    s.tensorize(lane, f"transpose_f32_{side}x{side}")

@@ -1,0 +1,184 @@
+"""The default schedule of windows over one image: the convolution of each channel by a kernel of
+its own.
+
+Every element of the operand is used as often as the kernel has taps, and nothing else is shared.
+So lanes run along the rows of the image, and a tile is high: a row of the operand that is loaded
+once serves the taps of all rows of the result that it is part of. The border is added for one
+image at a time, which then is near.
+"""
+
+from dataclasses import dataclass
+from math import prod
+
+from treadle.expr.scalar import Expr, Var, int_value, variables
+from treadle.expr.simplify import simplify
+from treadle.ir.analysis import blocks, buffers_read, enclosing_loops, find_block, loads
+from treadle.ir.tensor import Block, IterVar
+from treadle.passes.kinds import only_store
+from treadle.schedule.index_map import IndexMap
+from treadle.schedule.trace import Schedule
+from treadle.target import Target
+from treadle.tune.contraction import Contraction, as_contraction, destination, stride_of
+from treadle.tune.parallel import spread
+from treadle.tune.spatial_schedule import lanes_of, vectorize_loop
+
+_ROWS = 14
+_NEAR = 4
+"""Elements apart up to which lanes are picked from whole vectors."""
+_PRODUCTS = 256
+"""Products of vectors of an image up to which they are spelled out."""
+_TAPS = 7
+"""Taps along an axis up to which they are unrolled."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Windows:
+    """The axes of a contraction of windows of one operand with weights that all of them share."""
+
+    lane: IterVar
+    row: IterVar
+    tap: IterVar
+    """The axis of the reduction that moves along with the rows."""
+    steps: tuple[IterVar, ...]
+    """The others of the reduction."""
+    outer: tuple[IterVar, ...]
+
+
+def _windows(s: Schedule, found: Contraction) -> _Windows | None:
+    """The axes, if this is such a contraction."""
+    image = next((k for k in (0, 1) if not found.free(1 - k)), None)
+    if image is None or any(_extent(i) is None for i in found.reduce):
+        return None
+    load, result = found.operands[image], destination(found, s.function)
+    free = found.free(image)
+    lane = next((i for i in free if stride_of(result, i.var) == 1), None)
+    if lane is None or stride_of(load, lane.var) not in range(1, _NEAR + 1):
+        return None
+    moved = {i.var: _moving_with(found, load.indices, i) for i in free if i is not lane}
+    row = next((i for i in reversed(free) if i is not lane and moved[i.var] is not None), None)
+    tap = None if row is None else moved[row.var]
+    if row is None or tap is None or prod(_extent(i) or 1 for i in found.reduce) > _TAPS**2:
+        return None
+    steps = tuple(i for i in found.reduce if i is not tap)
+    outer = tuple(i for i in found.spatial if i not in (lane, row))
+    return _Windows(lane, row, tap, steps, outer)
+
+
+def _moving_with(found: Contraction, indices: tuple[Expr, ...], axis: IterVar) -> IterVar | None:
+    """The axis of the reduction that an index is the sum of ``axis`` and, if it is short."""
+    used = [{*variables(i)} for i in indices if axis.var in variables(i)]
+    if len(used) != 1:
+        return None
+    taps = [i for i in found.reduce if i.var in used[0]]
+    return taps[0] if len(taps) == 1 and (_extent(taps[0]) or _TAPS + 1) <= _TAPS else None
+
+
+def _extent(axis: IterVar) -> int | None:
+    return int_value(simplify(axis.extent))
+
+
+def schedule_windows(s: Schedule, block: str, target: Target, threads: int) -> bool:
+    """Tile windows over images and put the block that follows them onto the tile; whether they are
+    such windows.
+
+    Raises:
+        ScheduleError: E03xx if an instruction does not apply.
+    """
+    found = as_contraction(_block(s, block))
+    axes = None if found is None else _windows(s, found)
+    if found is None or axes is None or found.output.dtype.bits != 32:
+        return False
+    loops = {i.var: i.binding.name for i in found.block.iters if isinstance(i.binding, Var)}
+    if len(loops) != len(found.block.iters):
+        return False
+    outer = [loops[i.var] for i in axes.outer]
+    panel, lane = s.split(loops[axes.lane.var], (None, target.lanes(found.output.dtype.bits)))
+    group, row = s.split(loops[axes.row.var], (None, _height(axes.row)))
+    steps, tap = [loops[i.var] for i in axes.steps], loops[axes.tap.var]
+    s.reorder(*outer, group, panel, *steps, row, tap, lane, reassociate=True)
+    _in_registers(s, block, found, axes.lane, panel, (row, tap, lane), [*steps, row][0])
+    lanes = target.lanes(found.output.dtype.bits)
+    if _is_small(found, axes, lanes):
+        for name in steps:
+            s.unroll(name)
+        for name in _borders(s, found):
+            s.compute_inline(name)
+    elif outer:
+        _place_borders(s, found, outer[-1], target)
+    if outer and threads > 1:
+        spread(s, outer)
+    return True
+
+
+def _is_small(found: Contraction, axes: _Windows, lanes: int) -> bool:
+    """Whether one tile holds an image, so that it is known for each tap what lies in the border."""
+    width, height = _extent(axes.lane), _extent(axes.row)
+    if width is None or height is None or width > lanes or height > _ROWS:
+        return False
+    return height * prod(_extent(i) or 1 for i in found.reduce) <= _PRODUCTS
+
+
+def _height(row: IterVar) -> int:
+    """Rows of a tile: equal tiles, none of more than the registers hold."""
+    extent = _extent(row)
+    return _ROWS // 2 if extent is None else -(-extent // -(-extent // _ROWS))
+
+
+def _in_registers(
+    s: Schedule,
+    block: str,
+    found: Contraction,
+    lane: IterVar,
+    home: str,
+    tile: tuple[str, str, str],
+    first: str,
+) -> None:
+    """Sum in registers, and let what follows take the sums from there."""
+    users = [b.name for b in blocks(s.function) if found.output in buffers_read((b,))]
+    follower = next((n for n in users if n != block), None)
+    if found.output in s.function.buffers or follower is None:
+        follower = s.cache_write(block, "register")
+    else:
+        s.set_scope(found.output.name, "register")
+    store = only_store(_block(s, block))
+    assert store is not None
+    fresh = s.reverse_compute_at(follower, home)
+    before = frozenset(s.loops())
+    s.decompose_reduction(block, first)
+    started = [name for name in s.loops() if name not in before]
+    for *rows, last in (started[-2:], tile, fresh[-2:]):
+        for name in rows:
+            s.unroll(name)
+        s.vectorize(last)
+    place = found.result.index(lane.var) if lane.var in found.result else -1
+    if place != len(found.result) - 1:
+        params = tuple(f"d{i}" for i in range(len(found.result)))
+        order = [Var(p) for i, p in enumerate(params) if i != place]
+        s.transform_layout(store.buffer.name, IndexMap(params, (*order, Var(params[place]))))
+
+
+def _place_borders(s: Schedule, found: Contraction, home: str, target: Target) -> None:
+    """Add the border of each image where it is used, filled apart from the copy of its inside."""
+    for name in _borders(s, found):
+        pieces = [name, *s.decompose_padding(name, s.compute_at(name, home)[0])]
+        for piece in pieces:
+            node = _block(s, piece)
+            inner = enclosing_loops(s.function, node)[-1]
+            vectorize_loop(s, inner, lanes_of(s.function, node, target))
+
+
+def _borders(s: Schedule, found: Contraction) -> list[str]:
+    """The blocks that copy an operand into a border."""
+    read = {x.buffer for x in found.operands}
+    stores = {b.name: only_store(b) for b in blocks(s.function)}
+    return [
+        name
+        for name, x in stores.items()
+        if x is not None and x.buffer in read and any(y.mask is not None for y in loads(x.value))
+    ]
+
+
+def _block(s: Schedule, name: str) -> Block:
+    found = find_block(s.function, name)
+    assert found is not None
+    return found
