@@ -72,8 +72,8 @@ def loop_pipeline(
             module_pass(legalize, writes=Level.LOOP),
             module_pass(fuse, reads=Level.LOOP).configure(chains=not strict),
             module_pass(restore_views, reads=Level.LOOP),
-            module_pass(assign_layouts, reads=Level.LOOP).configure(target=target),
-            module_pass(collapse_axes, reads=Level.LOOP),
+            module_pass(assign_layouts, reads=Level.LOOP).configure(target=target, cache=cache),
+            module_pass(collapse_axes, reads=Level.LOOP).configure(cache=cache),
             module_pass(restore_parts, reads=Level.LOOP),
             module_pass(drop_unused, reads=Level.LOOP),
             module_pass(apply_schedules, reads=Level.LOOP).configure(

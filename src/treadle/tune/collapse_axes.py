@@ -5,9 +5,11 @@ This happens once layouts are chosen, since only then is it known which axes are
 order in memory stays, so the graph looks at the values through views.
 """
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from treadle.base.cache import NO_CACHE, DiskCache
 from treadle.base.errors import ScheduleError
 from treadle.base.rewrite import replace_fields
 from treadle.expr.scalar import Expr, Var, int_value, variables
@@ -16,6 +18,7 @@ from treadle.ir.analysis import Access, accesses, blocks, fresh_name
 from treadle.ir.calls import CallTensor
 from treadle.ir.graph import Atom, Binding, ConstantRef, GraphFunction, Value
 from treadle.ir.module import Constant, Function, Module
+from treadle.ir.parser import parse_function
 from treadle.ir.tensor import Block, Buffer, Load, Store, TensorFunction
 from treadle.ir.types import TensorType, tensor
 from treadle.ops.reshape import Reshape
@@ -27,9 +30,12 @@ Pair = tuple[Buffer, int]
 """A dimension of a buffer, and the one after it."""
 
 
-def collapse_axes(module: Module) -> Module:
-    """Collapse dimensions in every tensor function, and view the operands of its calls so."""
-    made = {f.name: c for f in module.tensor_functions if (c := collapsed(f)).merges}
+def collapse_axes(module: Module, *, cache: DiskCache = NO_CACHE) -> Module:
+    """Collapse dimensions in every tensor function, and view the operands of its calls so.
+
+    Functions that ``cache`` holds are not worked out again.
+    """
+    made = {f.name: c for f in module.tensor_functions if (c := _known(f, cache)).merges}
     views = _Views(module, made)
     functions: list[Function] = []
     for f in module.functions.values():
@@ -46,6 +52,24 @@ class Collapsed:
 
     function: TensorFunction
     merges: tuple[tuple[str, int], ...] = ()
+
+
+def _known(function: TensorFunction, cache: DiskCache) -> Collapsed:
+    """The collapsed function, from the cache if that has it."""
+    key = cache.key("collapse", str(function))
+    known = cache.get(key)
+    if known is None:
+        found = collapsed(function)
+        text = str(found.function) if found.merges else ""
+        cache.put(key, json.dumps({"function": text, "merges": found.merges}).encode())
+        return found
+    data = json.loads(known)
+    if not data["merges"]:
+        return Collapsed(function)
+    after = parse_function(data["function"])
+    assert isinstance(after, TensorFunction)
+    merges = tuple((str(name), int(k)) for name, k in data["merges"])
+    return Collapsed(replace_fields(after, span=function.span), merges)
 
 
 def collapsed(function: TensorFunction) -> Collapsed:

@@ -9,15 +9,19 @@ the estimated time of the kernels around it becomes less; the better of the two 
 leaves the function, and what views look at, keeps its order.
 """
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import cast
 
+from treadle.base.cache import NO_CACHE, DiskCache
 from treadle.base.rewrite import replace_fields
 from treadle.expr.scalar import Var, int_value
 from treadle.ir.analysis import accesses, blocks, fresh_name
 from treadle.ir.calls import CallTensor
 from treadle.ir.graph import Atom, Binding, ConstantRef, GraphFunction, Value
 from treadle.ir.module import Function, Module
+from treadle.ir.parser import parse_function
 from treadle.ir.tensor import Buffer, TensorFunction
 from treadle.ir.types import TensorType, tensor
 from treadle.passes.kinds import contraction_operands
@@ -37,15 +41,35 @@ _GAIN = 0.98
 """A change must save at least this share of what the kernels around a value cost."""
 
 
-def assign_layouts(module: Module, *, target: Target) -> Module:
-    """Choose the layouts of the values between kernels in every graph function."""
+def assign_layouts(module: Module, *, target: Target, cache: DiskCache = NO_CACHE) -> Module:
+    """Choose the layouts of the values between kernels in every graph function.
+
+    Choices that ``cache`` holds are not worked out again.
+    """
     functions: list[Function] = []
-    relaid = _Relaid(module, target, set(module.functions))
+    relaid = _Relaid(module, target, set(module.functions), cache)
     for function in module.functions.values():
         if isinstance(function, GraphFunction):
-            function = _Assignment.of(function, relaid).applied()
+            function = _known(function, relaid).applied()
         functions.append(function)
     return module.with_functions([*functions, *relaid.made.values()])
+
+
+def _known(function: GraphFunction, relaid: "_Relaid") -> "_Assignment":
+    """The choice for a function, from the cache if that has it."""
+    cache = relaid.cache
+    callees = (str(relaid.module.functions[name]) for name in _callees(function))
+    key = cache.key("layouts", str(function), *callees, *relaid.target.key)
+    known = cache.get(key)
+    if known is not None:
+        return _Assignment.read(function, relaid, json.loads(known))
+    found = _Assignment.of(function, relaid)
+    cache.put(key, json.dumps(found.written()).encode())
+    return found
+
+
+def _callees(function: GraphFunction) -> list[str]:
+    return sorted({b.op.function for b in function.body if isinstance(b.op, CallTensor)})
 
 
 def channels_last(rank: int) -> Order:
@@ -72,6 +96,7 @@ class _Relaid:
     module: Module
     target: Target
     taken: set[str]
+    cache: DiskCache
     inlined: dict[tuple[str, frozenset[str]], TensorFunction] = field(
         default_factory=dict[tuple[str, frozenset[str]], TensorFunction]
     )
@@ -135,9 +160,22 @@ class _Relaid:
         if key not in self.made:
             fresh = fresh_name(f"{key[0]}_last", self.taken)
             self.taken.add(fresh)
-            function = _moved(self.module.tensor(key[0]), moves)
+            function = self.moved(self.module.tensor(key[0]), moves)
             self.made[key] = replace_fields(function, name=fresh)
         return self.made[key].name
+
+    def moved(
+        self, function: TensorFunction, moves: tuple[tuple[str, Order], ...]
+    ) -> TensorFunction:
+        """The function over moved buffers, from the cache if that has it."""
+        key = self.cache.key("moved", str(function), str(moves))
+        known = self.cache.get(key)
+        found = None if known is None else parse_function(known.decode())
+        if isinstance(found, TensorFunction):
+            return replace_fields(found, span=function.span)
+        result = _moved(function, moves)
+        self.cache.put(key, str(result).encode())
+        return result
 
 
 def _temporaries(function: TensorFunction) -> tuple[Buffer, ...]:
@@ -169,6 +207,28 @@ class _Assignment:
         self = _Assignment(function, relaid, calls)
         for part in _connected(calls):
             self.settle(part)
+        return self
+
+    def written(self) -> dict[str, object]:
+        """The choice as data: the values that are moved, and what moves in each call."""
+        calls = [b for b in self.function.body if isinstance(b.op, CallTensor)]
+        return {
+            "values": sorted(v.name for v in self.moved),
+            "moves": [list(self.relaid.version(self.key(b)).moves) for b in calls],
+        }
+
+    @staticmethod
+    def read(
+        function: GraphFunction, relaid: _Relaid, data: dict[str, list[list[list[object]]]]
+    ) -> "_Assignment":
+        """The choice that ``written`` wrote."""
+        self = _Assignment(function, relaid, {})
+        names = set(map(str, data["values"]))
+        self.moved = {v for b in function.body for v in b.outputs if v.name in names}
+        calls = [b for b in function.body if isinstance(b.op, CallTensor)]
+        for b, moves in zip(calls, data["moves"], strict=True):
+            known = tuple((str(name), _order(order)) for name, order in moves)
+            relaid.versions[self.key(b)] = _Version(known, 0.0)
         return self
 
     def settle(self, part: set[Value]) -> None:
@@ -223,6 +283,11 @@ class _Assignment:
         out = tuple(v.type for v in outputs if isinstance(v.type, TensorType))
         op = replace_fields(binding.op, function=self.relaid.named(self.key(binding)), out=out)
         return replace_fields(binding, op=op, args=args, outputs=outputs)
+
+
+def _order(data: object) -> Order:
+    assert isinstance(data, list)
+    return tuple(int(str(axis)) for axis in cast(list[object], data))
 
 
 def _moved_type(value: Value) -> TensorType:
