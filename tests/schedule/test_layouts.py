@@ -278,3 +278,9 @@ def test_block_layouts_that_are_refused():
     with pytest.raises(ScheduleError) as caught:
         TransformBlockLayout("Y", mixed).apply(convolution())
     assert caught.value.code == "E0340"
+
+
+def test_a_number_without_dimensions_is_packed_as_one():
+    packed = index_map(lambda: ()).pack(np.float32(3.0).reshape(()), ())
+    assert packed.shape == ()
+    assert packed == 3.0

@@ -79,7 +79,8 @@ class IndexMap:
                 axes[p, width, k] = len(split)
                 split.append(extent)
         packed = array.reshape(split).transpose([axes[part] for part in parts])
-        return np.ascontiguousarray(packed) if packed.shape == shape else None
+        # A copy in one piece that keeps rank zero as it is.
+        return np.array(packed, order="C") if packed.shape == shape else None
 
 
 def _part(e: Expr) -> tuple[str, int, int] | None:

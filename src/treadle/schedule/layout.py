@@ -146,7 +146,9 @@ class TransformLayout(Instruction):
                     function, buffer, f"{said} may be negative or has no bound that can be shown"
                 )
             end = simplify(found.end, facts)
-            shape.append(end if prove(end >= 0, facts) else simplify(maximum(end, 0), facts))
+            if not isinstance(result, Var) and not prove(end >= 0, facts):
+                end = simplify(maximum(end, 0), facts)  # of an empty buffer
+            shape.append(end)
         inside = _ranged(facts, old)
         if not one_to_one(results, old, inside) and inverse(results, old, results, inside) is None:
             raise self._refuse_map(function, buffer, "two elements may get one place")
