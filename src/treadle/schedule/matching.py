@@ -12,6 +12,7 @@ from treadle.expr.scalar import Apply, Expr, Var, int_value, substitute
 from treadle.expr.simplify import simplify
 from treadle.ir.analysis import shifted
 from treadle.ir.tensor import ZERO, Block, Buffer, IterVar, Load, Store, TensorFunction
+from treadle.schedule.dependence import single_store
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +146,7 @@ def match_block(
 
     ``facts`` must know the ranges of all axes around.
     """
-    store, model = _only_store(block), _only_store(said)
+    store, model = single_store(block), single_store(said)
     if store is None or model is None:
         return Mismatch(block, f"block '{block.name}' is not one plain store, as the intrinsic is")
     if block.init or store.mask is not None:
@@ -166,11 +167,6 @@ def match_block(
 def _axes_text(block: Block) -> str:
     listed = ", ".join(f"{a.extent} ({a.kind})" for a in block.iters)
     return f"the intrinsic has {listed}"
-
-
-def _only_store(block: Block) -> Store | None:
-    (first, *more) = block.body
-    return first if isinstance(first, Store) and not more else None
 
 
 def _readings(block: Block, said: Block) -> Iterator[dict[Var, Expr]]:

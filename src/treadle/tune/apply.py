@@ -140,11 +140,10 @@ class _Packing:
         key = (atom.name, str(layouts))
         if key not in self.names:
             array, function = self.module.constants[atom.name].array, plain
-            for layout in layouts:
-                function = layout.apply(function)
-                after = next(b for b in function.buffers if b.name == layout.buffer)
-                known = [d for d in map(int_value, after.shape) if d is not None]
-                array = layout.pack(array, tuple(known))
+            for number, layout in enumerate(layouts):
+                function = layouts[number - 1].apply(function) if number else function
+                shape = map(int_value, layout.new_shape(function))
+                array = layout.pack(array, tuple(d for d in shape if d is not None))
             name = self.names[key] = f"{atom.name}__packed{len(self.names)}"
             type_ = tensor(list(array.shape), self.module.constants[atom.name].type.dtype)
             self.packed[name] = Constant(type_, aligned(array))

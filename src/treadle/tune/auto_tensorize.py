@@ -15,7 +15,8 @@ from treadle.expr.bounds import divisible
 from treadle.expr.functions import FUNCTIONS
 from treadle.expr.scalar import Apply, Expr, Var, int_value, variables
 from treadle.ir.analysis import blocks, facts_of, find_block
-from treadle.ir.tensor import ZERO, Block, Buffer, IterVar, Load, Store
+from treadle.ir.tensor import ZERO, Block, Buffer, IterVar, Load
+from treadle.passes.kinds import only_store
 from treadle.schedule.block_layout import TransformBlockLayout
 from treadle.schedule.index_map import IndexMap
 from treadle.schedule.intrinsics import TensorIntrin, find_intrinsic
@@ -23,11 +24,10 @@ from treadle.schedule.pad_einsum import PadEinsum
 from treadle.schedule.reindex import ReindexCacheRead, ReindexCacheWrite
 from treadle.schedule.trace import Schedule
 from treadle.target import Target
+from treadle.tune.blocks import follower_of, loops_of_axes
 from treadle.tune.contraction import Contraction, as_contraction
 from treadle.tune.dot_schedule import (
     DotPlan,
-    follower_of,
-    loops_of_axes,
     panels,
     tile_nest,
     tile_of,
@@ -120,7 +120,7 @@ def native_products(target: Target) -> tuple[TensorIntrin, ...]:
 def candidates_of(block: Block, intrin: TensorIntrin) -> tuple[Candidate, ...]:
     """The ways to use an intrinsic for a block."""
     (said,) = blocks(intrin.description)
-    model, store = _only_store(said), _only_store(block)
+    model, store = only_store(said), only_store(block)
     if model is None or store is None or model.buffer.dtype != store.buffer.dtype:
         return ()
     own = Load(store.buffer, store.indices)
@@ -131,12 +131,6 @@ def candidates_of(block: Block, intrin: TensorIntrin) -> tuple[Candidate, ...]:
         if made is not None and all(made.places != c.places for c in found):
             found.append(made)
     return tuple(found)
-
-
-def _only_store(block: Block) -> Store | None:
-    (first, *more) = block.body
-    plain = isinstance(first, Store) and not more and first.mask is None
-    return first if plain and isinstance(first, Store) else None
 
 
 def _assigned(
@@ -202,7 +196,7 @@ def _grouped(
 
 def _model_loads(said: Block) -> dict[Buffer, Load]:
     """The one place of each buffer in a description."""
-    store = _only_store(said)
+    store = only_store(said)
     found: dict[Buffer, Load] = {}
     stack: list[Expr] = [] if store is None else [store.value]
     while stack:
@@ -253,7 +247,7 @@ def auto_tensorize(s: Schedule, block: str, candidate: Candidate, target: Target
         s.cache_read(block, load.buffer.name, "global")
         found = _contraction(s, block)
         load = found.operands[plan.packed]
-    loops = loops_of_axes(s.function, found)
+    loops = loops_of_axes(s.function, found.block)
     s.transform_layout(load.buffer.name, panels(found, plan))
     tile_nest(s, block, follower, found, plan, loops)
 

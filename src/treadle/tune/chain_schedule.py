@@ -10,15 +10,16 @@ register tiles, so that a panel of columns serves all of them while it is near.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from treadle.expr.scalar import Var, int_value, variables
+from treadle.expr.scalar import int_value, variables
 from treadle.expr.simplify import simplify
 from treadle.ir.analysis import blocks, buffers_read, enclosing_loops, find_block
-from treadle.ir.tensor import Block, Buffer, IterVar, Load
+from treadle.ir.tensor import Buffer, IterVar, Load
 from treadle.passes.chains import RowChain, row_chain
 from treadle.passes.kinds import is_affine_copy, only_store
 from treadle.schedule.trace import Schedule
 from treadle.target import Target
-from treadle.tune.contraction import Contraction, Tile, as_contraction, stride_of, tiles
+from treadle.tune.blocks import block_of, contraction_of, loop_of_axis, loops_of_axes
+from treadle.tune.contraction import Contraction, Tile, stride_of, tiles
 from treadle.tune.contraction_schedule import panels
 from treadle.tune.packing import pack_lanes
 from treadle.tune.parallel import spread
@@ -61,7 +62,7 @@ def _inline(s: Schedule) -> None:
     chain = row_chain(s.function)
     assert chain is not None
     for name in (*chain.operands, *chain.between, *chain.after[:-1]):
-        block = _block(s, name)
+        block = block_of(s, name)
         store = only_store(block)
         if store is None or any(i.kind == "reduce" for i in block.iters):
             continue
@@ -82,28 +83,16 @@ def _lies_in_rows(s: Schedule, chain: RowChain) -> bool:
     """Whether neighbours along an axis of the result lie together in the second product's own
     operand.
     """
-    found = _product(s, chain.second)
+    found = contraction_of(s, chain.second)
     own = 1 - chain.passed
     return any(stride_of(found.operands[own], i.var) == 1 for i in found.free(own))
-
-
-def _block(s: Schedule, name: str) -> Block:
-    found = find_block(s.function, name)
-    assert found is not None
-    return found
-
-
-def _product(s: Schedule, name: str) -> Contraction:
-    found = as_contraction(_block(s, name))
-    assert found is not None
-    return found
 
 
 def _choose(
     s: Schedule, chain: RowChain, target: Target, constants: frozenset[Buffer]
 ) -> tuple[Tile, Tile] | None:
     """Tiles of both products with the same number of rows, of least estimated time together."""
-    first, second = _product(s, chain.first), _product(s, chain.second)
+    first, second = contraction_of(s, chain.first), contraction_of(s, chain.second)
     passed = second.operands[chain.passed]
     column = first.result[-1]
     found = tiles(first, s.function, constants, target, _GUESSES)
@@ -152,13 +141,13 @@ class _Plan:
 
     def batches(self) -> list[IterVar]:
         """The axes of the second product's result that neither operand has alone."""
-        found = _product(self.s, self.chain.second)
+        found = contraction_of(self.s, self.chain.second)
         own = {i.var for k in (0, 1) for i in found.free(k)}
         return [i for i in found.spatial if i.var not in own]
 
     def loops_around(self, block: str, home: str, more: int = 0) -> list[str]:
         """The loops around a block up to ``home``, and so many more."""
-        found = [x.var.name for x in enclosing_loops(self.s.function, _block(self.s, block))]
+        found = [x.var.name for x in enclosing_loops(self.s.function, block_of(self.s, block))]
         return found[: found.index(home) + 1 + more]
 
     def place_second(self) -> tuple[list[str], str]:
@@ -166,8 +155,8 @@ class _Plan:
         of rows.
         """
         s, tile = self.s, self.second
-        found = _product(s, self.chain.second)
-        loops = _loops(s, self.chain.second)
+        found = contraction_of(s, self.chain.second)
+        loops = loops_of_axes(s.function, block_of(s, self.chain.second))
         own = {i.var for k in (0, 1) for i in found.free(k)}
         batch = [loops[i.var] for i in self.batches()]
         assert tile.row_axis is not None
@@ -202,7 +191,7 @@ class _Plan:
     def place_operands(self, batch: list[str], home: str) -> None:
         """Pack the columns once for each batch, and compute rows where they are used."""
         s, tile = self.s, self.first
-        found = _product(s, self.chain.first)
+        found = contraction_of(s, self.chain.first)
         columns, rows = found.operands[tile.vector], found.operands[1 - tile.vector]
         for name in reversed(self.chain.operands):
             if find_block(s.function, name) is None or self.written(name) is columns.buffer:
@@ -211,8 +200,8 @@ class _Plan:
                 s.compute_at(name, home)
             elif batch:
                 s.compute_at(name, batch[-1])
-            inner = enclosing_loops(s.function, _block(s, name))[-1]
-            vectorize_loop(s, inner, lanes_of(s.function, _block(s, name), self.target))
+            inner = enclosing_loops(s.function, block_of(s, name))[-1]
+            vectorize_loop(s, inner, lanes_of(s.function, block_of(s, name), self.target))
         makers = [n for n in self.chain.operands if find_block(s.function, n) is not None]
         copy = next((n for n in makers if self.written(n) is columns.buffer), None)
         if copy is None:
@@ -227,7 +216,7 @@ class _Plan:
         buffer = self.written(copy)
         s.transform_layout(buffer.name, layout)
         place = columns.indices.index(tile.vector_axis)
-        lane = _loop_of(s, copy, place, fresh)
+        lane = loop_of_axis(s, copy, place, fresh)
         if lane is None:
             return
         pack_lanes(s, lane, [x for x in fresh if x != lane], tile.lanes, buffer.dtype)
@@ -235,9 +224,9 @@ class _Plan:
     def nest_of(self, copy: str, found: Contraction, columns: Load) -> tuple[str, ...]:
         """The loops of a copy of all columns inside of those over batches, which threads share."""
         s = self.s
-        block, both = _block(s, copy), found.axes_of(0) & found.axes_of(1)
+        block, both = block_of(s, copy), found.axes_of(0) & found.axes_of(1)
         reduced = {i.var for i in found.reduce}
-        loops = _loops(s, copy)
+        loops = loops_of_axes(s.function, block_of(s, copy))
         outer: list[str] = []
         inner: list[str] = []
         for axis, index in zip(block.iters, columns.indices, strict=True):
@@ -250,7 +239,7 @@ class _Plan:
 
     def written(self, name: str) -> Buffer:
         """The buffer that a block writes."""
-        store = only_store(_block(self.s, name))
+        store = only_store(block_of(self.s, name))
         assert store is not None
         return store.buffer
 
@@ -259,7 +248,7 @@ class _Plan:
         from the registers, if that is not a copy.
         """
         s, tile, block = self.s, self.first, self.chain.first
-        found = _product(s, block)
+        found = contraction_of(s, block)
         own = [x.var.name for x in enclosing_loops(s.function, found.block)]
         own = own[own.index(home) + 1 :]
         loops = {
@@ -272,9 +261,9 @@ class _Plan:
         panel, *vectors = _split(s, loops[tile.vector_axis], tile)
         steps = [loops[i.var] for i in found.reduce]
         s.reorder(panel, part, *steps, row, *vectors)
-        readers = [n for n in self.chain.between if found.output in buffers_read((_block(s, n),))]
+        readers = [n for n in self.chain.between if found.output in buffers_read((block_of(s, n),))]
         follower = None
-        if len(readers) == 1 and all(i.kind == "spatial" for i in _block(s, readers[0]).iters):
+        if len(readers) == 1 and all(i.kind == "spatial" for i in block_of(s, readers[0]).iters):
             follower = readers[0]
             s.set_scope(found.output.name, "register")
         before = frozenset(s.loops())
@@ -284,18 +273,6 @@ class _Plan:
         return follower
 
 
-def _loops(s: Schedule, name: str) -> dict[Var, str]:
-    """The loop that each axis of a block is bound to."""
-    block = _block(s, name)
-    return {i.var: i.binding.name for i in block.iters if isinstance(i.binding, Var)}
-
-
 def _split(s: Schedule, column: str, tile: Tile) -> tuple[str, ...]:
     """A loop split into panels, vectors of a panel, and lanes."""
     return s.split(column, (None, tile.vectors, tile.lanes))
-
-
-def _loop_of(s: Schedule, block: str, axis: int, names: tuple[str, ...]) -> str | None:
-    """The loop, one of ``names``, that an axis of a block is bound to."""
-    used = variables(_block(s, block).iters[axis].binding)
-    return next((v.name for v in used if v.name in names), None)

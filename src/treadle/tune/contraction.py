@@ -27,10 +27,10 @@ for a single one.
 
 _MAX_VECTORS = 4
 _MAX_ROWS = 14
-_NEAR = 4
+NEAR = 4
 """Elements apart up to which lanes are picked from whole vectors."""
 _GATHER_CYCLES = 1.5
-_SCATTER_CYCLES = 2.5
+SCATTER_CYCLES = 2.5
 _LATENCY = 4.0
 _LOADS_PER_CYCLE = 2.0
 _STREAM_CYCLES = 2.0
@@ -274,7 +274,7 @@ class _Work:
         per_tile = _step(tile, tile.rows) * full + (_step(tile, short) if short else 0.0)
         compute = self.rest * across * per_tile * self.steps
         stores = self.rest * self.down * ceil(self.columns / tile.lanes)
-        writing = stores * (1.0 if self.contiguous else _SCATTER_CYCLES * tile.lanes)
+        writing = stores * (1.0 if self.contiguous else SCATTER_CYCLES * tile.lanes)
         needed = self.rest * self.down * self.columns / tile.lanes * self.steps
         return (compute + writing + self.packing) / max(needed, 1.0)
 
@@ -298,7 +298,7 @@ def vector_loads(stride: int | None, lanes: int) -> float:
     """
     if stride in (0, 1):
         return 1.0
-    if stride is not None and 1 < stride <= _NEAR:
+    if stride is not None and 1 < stride <= NEAR:
         return 2.0 * stride  # vectors that lie side by side, and what picks lanes from them
     return lanes * _LOADS_PER_CYCLE * _GATHER_CYCLES
 

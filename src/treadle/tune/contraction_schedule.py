@@ -2,17 +2,16 @@
 the hot tile.
 """
 
-from dataclasses import dataclass
-
 from treadle.expr.scalar import Expr, Var, int_value, variables
 from treadle.expr.simplify import simplify
-from treadle.ir.analysis import blocks, buffers_read, enclosing_loops, find_block
-from treadle.ir.tensor import Buffer, TensorFunction
+from treadle.ir.analysis import find_block
+from treadle.ir.tensor import Buffer
 from treadle.passes.kinds import zero_condition
 from treadle.passes.lower_blocks import conjuncts
 from treadle.schedule.index_map import IndexMap
 from treadle.schedule.trace import Schedule
 from treadle.target import Target
+from treadle.tune.blocks import contraction_of, follower_of, lanes_last, loop_of_axis, loops_of_axes
 from treadle.tune.contraction import Contraction, Tile, as_contraction, choose_tile
 from treadle.tune.digits import separate_digits
 from treadle.tune.packing import pack_lanes
@@ -21,14 +20,6 @@ from treadle.tune.parallel import spread
 _UNROLLED_STEPS = 7
 _SMALL_TILE = 8
 """Tiles of more vectors than this leave no registers for several steps at a time."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Loops:
-    """The loops around a contraction block by the axis that each is bound to."""
-
-    names: dict[Var, str]
-    extents: dict[Var, Expr]
 
 
 def schedule_contraction(
@@ -48,7 +39,7 @@ def schedule_contraction(
     tile = None if found is None else choose_tile(found, s.function, constants, target)
     if found is None or tile is None:
         return False
-    loops = _loops(s.function, found)
+    loops = loops_of_axes(s.function, found.block)
     load = found.operands[tile.vector]
     copy = None
     if tile.packed and load.buffer in constants:
@@ -62,30 +53,11 @@ def schedule_contraction(
     if copy is not None:
         fresh = s.compute_at(copy, panel)
         s.transform_layout(copy, panels(found, tile))
-        column = _loop_of(s, copy, load.indices.index(tile.vector_axis), fresh)
+        column = loop_of_axis(s, copy, load.indices.index(tile.vector_axis), fresh)
         if column is not None:
             others = [x for x in fresh if x != column]
             pack_lanes(s, column, others, tile.lanes, load.buffer.dtype)
     return True
-
-
-def _loop_of(s: Schedule, block: str, axis: int, names: tuple[str, ...]) -> str | None:
-    """The loop, one of ``names``, that an axis of a block is bound to."""
-    node = find_block(s.function, block)
-    used = () if node is None else variables(node.iters[axis].binding)
-    return next((v.name for v in used if v.name in names), None)
-
-
-def _loops(function: TensorFunction, found: Contraction) -> _Loops:
-    around = {loop.var: loop for loop in enclosing_loops(function, found.block)}
-    names: dict[Var, str] = {}
-    extents: dict[Var, Expr] = {}
-    for axis in found.block.iters:
-        loop = around.get(axis.binding) if isinstance(axis.binding, Var) else None
-        if loop is not None:
-            names[axis.var] = loop.var.name
-            extents[axis.var] = loop.extent
-    return _Loops(names, extents)
 
 
 def panels(found: Contraction, tile: Tile) -> IndexMap:
@@ -107,34 +79,34 @@ def panels(found: Contraction, tile: Tile) -> IndexMap:
 
 
 def _tile(
-    s: Schedule, block: str, found: Contraction, tile: Tile, loops: _Loops
+    s: Schedule, block: str, found: Contraction, tile: Tile, loops: dict[Var, str]
 ) -> tuple[list[str], str]:
     """Split, order and bind the loops; those outside of the tile, and the one over panels."""
-    column = loops.names[tile.vector_axis]
+    column = loops[tile.vector_axis]
     panel, *vectors = _split(s, column, tile.vectors, tile.lanes)
     inner: list[str] = []
     outer_row: list[str] = []
     if tile.row_axis is not None and tile.rows > 1:
-        row, row_in = s.split(loops.names[tile.row_axis], (None, tile.rows))
+        row, row_in = s.split(loops[tile.row_axis], (None, tile.rows))
         outer_row, inner = [row], [row_in]
     elif tile.row_axis is not None:
-        outer_row = [loops.names[tile.row_axis]]
+        outer_row = [loops[tile.row_axis]]
     tiled = (tile.vector_axis, tile.row_axis)
     both = found.axes_of(0) & found.axes_of(1)
-    batch = [loops.names[i.var] for i in found.spatial if i.var in both and i.var not in tiled]
-    rest = [loops.names[i.var] for i in found.spatial if i.var not in both and i.var not in tiled]
-    steps = [loops.names[i.var] for i in found.reduce]
+    batch = [loops[i.var] for i in found.spatial if i.var in both and i.var not in tiled]
+    rest = [loops[i.var] for i in found.spatial if i.var not in both and i.var not in tiled]
+    steps = [loops[i.var] for i in found.reduce]
     # Panels are read again for every tile; those that both operands have are small.
     outer = [*batch, *rest, panel] if tile.vector_axis in both else [*batch, panel, *rest]
     s.reorder(*outer, *outer_row, *steps, *inner, *vectors)
     home = [*outer, *outer_row][-1]
-    follower = _follower(s, block)
+    follower = follower_of(s, block)
     kinds = ["unroll"] * (len(inner) + len(vectors) - 1) + ["vectorize"]
     if follower is None:
         follower = s.cache_write(block, "register")
     else:
         s.set_scope(found.output.name, "register")
-    register = _output_name(s, block)
+    register = contraction_of(s, block).output.name
     fresh = s.reverse_compute_at(follower, home)
     before = frozenset(s.loops())
     s.decompose_reduction(block, steps[0])
@@ -142,12 +114,12 @@ def _tile(
     for names in (started, [*inner, *vectors], fresh):
         for name, kind in zip(names[-len(kinds) :], kinds, strict=True):
             getattr(s, kind)(name)
-    _lanes_last(s, register, found, tile)
+    lanes_last(s, register, found, tile.vector_axis)
     last = found.reduce[-1]
-    extent = int_value(simplify(loops.extents[last.var]))
+    extent = int_value(simplify(last.extent))
     decided = _decided_with(found, tile)
     if decided:
-        for name in (*outer_row, *(loops.names[v] for v in decided)):
+        for name in (*outer_row, *(loops[v] for v in decided)):
             s.unroll(name)
         return outer, panel
     small = tile.rows * tile.vectors <= _SMALL_TILE
@@ -166,35 +138,8 @@ def _decided_with(found: Contraction, tile: Tile) -> tuple[Var, ...]:
     return tuple(i.var for i in found.reduce if i.var in used)
 
 
-def _output_name(s: Schedule, block: str) -> str:
-    """The buffer that a block writes now."""
-    node = find_block(s.function, block)
-    found = None if node is None else as_contraction(node)
-    return "" if found is None else found.output.name
-
-
-def _lanes_last(s: Schedule, register: str, found: Contraction, tile: Tile) -> None:
-    """Let neighbours in the register tile be lanes of one vector."""
-    place = found.result.index(tile.vector_axis)
-    if place == len(found.result) - 1:
-        return
-    params = tuple(f"d{i}" for i in range(len(found.result)))
-    order = [Var(p) for i, p in enumerate(params) if i != place]
-    s.transform_layout(register, IndexMap(params, (*order, Var(params[place]))))
-
-
 def _split(s: Schedule, column: str, vectors: int, lanes: int) -> tuple[str, ...]:
     """A loop split into panels, vectors of a panel, and lanes."""
     if vectors == 1:
         return s.split(column, (None, lanes))
     return s.split(column, (None, vectors, lanes))
-
-
-def _follower(s: Schedule, block: str) -> str | None:
-    """The block that takes the contraction's result, if that is a temporary."""
-    node = find_block(s.function, block)
-    found = None if node is None else as_contraction(node)
-    if found is None or found.output in s.function.buffers:
-        return None
-    users = [b for b in blocks(s.function) if found.output in buffers_read((b,))]
-    return next((b.name for b in users if b.name != block), None)

@@ -4,11 +4,12 @@ import logging
 from collections.abc import Callable, Set
 
 from treadle.base.errors import ScheduleError
-from treadle.ir.analysis import blocks, buffers_read, enclosing_loops, find_block, loads
+from treadle.ir.analysis import blocks, buffers_read, enclosing_loops, loads
 from treadle.ir.tensor import Block, Buffer, TensorFunction
 from treadle.passes.kinds import contraction_operands, is_affine_copy, only_store
 from treadle.schedule.trace import Schedule
 from treadle.target import Target
+from treadle.tune.blocks import block_of
 from treadle.tune.chain_schedule import schedule_chain
 from treadle.tune.contraction_schedule import schedule_contraction
 from treadle.tune.dot_schedule import schedule_dot
@@ -45,14 +46,14 @@ def _apply_rules(
     done = set[str]() if strict else schedule_images(s, target, threads)
     apart = separate_borders(s, done)
     names = [b.name for b in blocks(s.function)]
-    anchors = [n for n in names if contraction_operands(_block(s, n)) is not None]
+    anchors = [n for n in names if contraction_operands(block_of(s, n)) is not None]
     for name in anchors:
         if attempt(
             s, lambda t, n=name: schedule_dot(t, n, target, threads, constants, strict=strict)
         ) or attempt(s, lambda t, n=name: schedule_contraction(t, n, target, threads, constants)):
             done.update(b.name for b in blocks(s.function) if _shares_loops(s, name, b.name))
     rest = [n for n in names if n not in done]
-    reductions = [n for n in rest if any(i.kind == "reduce" for i in _block(s, n).iters)]
+    reductions = [n for n in rest if any(i.kind == "reduce" for i in block_of(s, n).iters)]
     padded = [n for n in rest if n in apart]
     rows = [n for n in rest if n not in padded]
     if (
@@ -68,8 +69,8 @@ def _apply_rules(
 
 def _shares_loops(s: Schedule, a: str, b: str) -> bool:
     """Whether two blocks stand in one nest of loops."""
-    first = enclosing_loops(s.function, _block(s, a))[:1]
-    return first != () and first == enclosing_loops(s.function, _block(s, b))[:1]
+    first = enclosing_loops(s.function, block_of(s, a))[:1]
+    return first != () and first == enclosing_loops(s.function, block_of(s, b))[:1]
 
 
 def start_reductions(s: Schedule) -> None:
@@ -92,18 +93,12 @@ def attempt(s: Schedule, rule: Callable[[Schedule], object]) -> bool:
     return applied is not False
 
 
-def _block(s: Schedule, name: str) -> Block:
-    found = find_block(s.function, name)
-    assert found is not None
-    return found
-
-
 def inline_producers(s: Schedule) -> None:
     """Write every block that only computes elements for others into those others, where no work is
     repeated much.
     """
     for name in [b.name for b in blocks(s.function)][:-1]:
-        block = _block(s, name)
+        block = block_of(s, name)
         store = only_store(block)
         if (
             store is None
@@ -129,7 +124,7 @@ def schedule_images(s: Schedule, target: Target, threads: int) -> set[str]:
     """
     done: set[str] = set()
     for name in [b.name for b in blocks(s.function)]:
-        if contraction_operands(_block(s, name)) is not None and attempt(
+        if contraction_operands(block_of(s, name)) is not None and attempt(
             s, lambda t, n=name: schedule_windows(t, n, target, threads)
         ):
             done.update(b.name for b in blocks(s.function) if _shares_loops(s, name, b.name))
@@ -142,7 +137,7 @@ def separate_borders(s: Schedule, done: Set[str] = frozenset()) -> frozenset[str
     """
     found: set[str] = set()
     for name in [b.name for b in blocks(s.function) if b.name not in done]:
-        block = _block(s, name)
+        block = block_of(s, name)
         loops = enclosing_loops(s.function, block)
         if _pads(block) and _is_spatial(block) and loops:
             outermost, before = loops[0].var.name, {b.name for b in blocks(s.function)}

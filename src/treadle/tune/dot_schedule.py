@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from treadle.expr.bounds import divisible
 from treadle.expr.dtype import DType, bf16, f32, i8, i32, u8
 from treadle.expr.scalar import Expr, Var, variables
-from treadle.ir.analysis import blocks, enclosing_loops, facts_of, find_block
+from treadle.ir.analysis import enclosing_loops, facts_of, find_block
 from treadle.ir.tensor import Buffer, IterVar, TensorFunction
 from treadle.schedule.index_map import IndexMap
 from treadle.schedule.intrinsics import find_intrinsic
 from treadle.schedule.trace import Schedule
 from treadle.target import Target
+from treadle.tune.blocks import contraction_of, follower_of, lanes_last, loops_of_axes
 from treadle.tune.contraction import Contraction, as_contraction, can_pack, extent_of, stride_of
 from treadle.tune.parallel import spread
 
@@ -130,7 +131,7 @@ def schedule_dot(
     if found is None or plan is None or (strict and found.output.dtype.is_float):
         return False
     load = found.operands[plan.packed]
-    loops = loops_of_axes(s.function, found)
+    loops = loops_of_axes(s.function, found.block)
     if len(loops) != len(found.block.iters):
         return False
     follower = follower_of(s, block) or s.cache_write(block, "global")
@@ -178,23 +179,6 @@ def pack(s: Schedule, copy: str, found: Contraction, plan: DotPlan, threads: int
         spread(s, [*rest, panel])
 
 
-def loops_of_axes(function: TensorFunction, found: Contraction) -> dict[Var, str]:
-    """The loop that each axis is bound to by itself."""
-    around = {loop.var: loop.var.name for loop in enclosing_loops(function, found.block)}
-    pairs = ((a.var, a.binding) for a in found.block.iters)
-    return {var: around[b] for var, b in pairs if isinstance(b, Var) and b in around}
-
-
-def follower_of(s: Schedule, block: str) -> str | None:
-    """The block that takes the contraction's result, if that is a temporary."""
-    node = find_block(s.function, block)
-    found = None if node is None else as_contraction(node)
-    if found is None or found.output in s.function.buffers:
-        return None
-    names = [b.name for b in blocks(s.function)]
-    return next(iter(names[names.index(block) + 1 :]), None)
-
-
 def panels(found: Contraction, plan: DotPlan) -> IndexMap:
     """The packed operand: panels of columns, groups of steps, columns with their groups."""
     load = found.operands[plan.packed]
@@ -240,7 +224,7 @@ def tile_nest(
     outer = [*batch, panel, *rest]
     is_float = found.output.dtype.is_float
     s.reorder(*outer, *outer_row, *steps, *inner, *vectors, inside, reassociate=is_float)
-    output = _output(s, block)
+    output = contraction_of(s, block).output.name
     s.set_scope(output, "register")
     fresh = s.reverse_compute_at(follower, [*outer, *outer_row][-1])
     before = frozenset(s.loops())
@@ -248,17 +232,11 @@ def tile_nest(
     started = [name for name in s.loops() if name not in before]
     _bind(s, started, len(inner) + len(vectors))
     _bind(s, fresh, len(inner) + len(vectors))
-    _lanes_last(s, output, found, plan)
+    lanes_last(s, output, found, plan.column.var)
     s.tensorize(vectors[-1], plan.intrin, reassociate=is_float)
     for name in (*inner, *vectors[:-1]):
         s.unroll(name)
     return outer
-
-
-def _output(s: Schedule, block: str) -> str:
-    node = find_block(s.function, block)
-    found = None if node is None else as_contraction(node)
-    return "" if found is None else found.output.name
 
 
 def _bind(s: Schedule, loops: tuple[str, ...] | list[str], count: int) -> None:
@@ -267,13 +245,3 @@ def _bind(s: Schedule, loops: tuple[str, ...] | list[str], count: int) -> None:
     for name in rows:
         s.unroll(name)
     s.vectorize(lanes)
-
-
-def _lanes_last(s: Schedule, register: str, found: Contraction, plan: DotPlan) -> None:
-    """Let neighbours in the register tile be lanes of one vector."""
-    place = found.result.index(plan.column.var)
-    if place == len(found.result) - 1:
-        return
-    params = tuple(f"d{i}" for i in range(len(found.result)))
-    order = [Var(p) for i, p in enumerate(params) if i != place]
-    s.transform_layout(register, IndexMap(params, (*order, Var(params[place]))))

@@ -7,21 +7,20 @@ and what the others cost then. The numbers compare layouts of one function with 
 from dataclasses import dataclass
 from math import ceil, prod
 
-from treadle.expr.scalar import Expr, Var, int_value, variables
-from treadle.expr.simplify import simplify
-from treadle.expr.terms import split_linear
-from treadle.ir.analysis import accesses, blocks, flat_index
-from treadle.ir.tensor import Block, Buffer, TensorFunction
+from treadle.expr.scalar import Var
+from treadle.ir.analysis import accesses, blocks
+from treadle.ir.tensor import Block, Buffer, Load, TensorFunction
 from treadle.target import Target
 from treadle.tune.contraction import (
     GUESSES,
+    SCATTER_CYCLES,
     as_contraction,
     choose_tile,
     extent_of,
+    stride_of,
     vector_loads,
 )
 
-_SCATTER_CYCLES = 2.5
 _GUESS = max(guess for guess, _ in GUESSES)
 
 
@@ -57,9 +56,9 @@ def _walk_cycles(block: Block, target: Target) -> float:
     steps = prod(extents[i.var] for i in block.iters if i.kind == "reduce")
     moves: list[_Move] = []
     for a in found:
-        place = simplify(flat_index(a.buffer, a.indices))
+        place = Load(a.buffer, a.indices)
         share = 1 / max(steps, 1) if a.buffer in kept else 1.0
-        moves.append(_Move({v: _stride(place, v) for v in extents}, a.kind == "store", share))
+        moves.append(_Move({v: stride_of(place, v) for v in extents}, a.kind == "store", share))
     points = prod(extents.values())
     return points / lanes * min(_lane_cycles(v, extents, moves, lanes) for v in extents)
 
@@ -80,7 +79,7 @@ class _Move:
         if step == 0:
             return 0.0
         scattered = self.writes and step != 1
-        return self.share * (lanes * _SCATTER_CYCLES if scattered else vector_loads(step, lanes))
+        return self.share * (lanes * SCATTER_CYCLES if scattered else vector_loads(step, lanes))
 
     def extends(self, outer: Var, axis: Var, along: int) -> bool:
         """Whether ``outer`` goes on where ``axis`` ends."""
@@ -101,11 +100,3 @@ def _lane_cycles(axis: Var, extents: dict[Var, int], moves: list[_Move], lanes: 
             left.remove(further)
     cycles = sum(m.cost(axis, lanes) for m in moves)
     return max(cycles, 1.0) * ceil(along / lanes) * lanes / max(along, 1)
-
-
-def _stride(place: Expr, var: Var) -> int | None:
-    """How far apart in memory neighbours along ``var`` lie; ``None`` if that is not one number."""
-    linear = split_linear(place, var)
-    if linear is None or var in variables(linear[1]):
-        return None
-    return int_value(linear[0])

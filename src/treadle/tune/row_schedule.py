@@ -15,6 +15,7 @@ from treadle.passes.kinds import only_store
 from treadle.schedule.dependence import reduction_of
 from treadle.schedule.trace import Schedule
 from treadle.target import Target
+from treadle.tune.blocks import block_of
 from treadle.tune.parallel import spread
 from treadle.tune.spatial_schedule import can_fuse, lanes_of, order_loops, vectorize_loop
 
@@ -67,7 +68,7 @@ def _in_parts(s: Schedule, name: str) -> str | None:
     """Divide a long reduction to one element, so that threads have parts of it; the block that
     reduces these. There are as many for any number of threads, and the sum is the same.
     """
-    block = _block(s, name)
+    block = block_of(s, name)
     reduced = {v for i in block.iters if i.kind == "reduce" for v in variables(i.binding)}
     loops = _wide(list(enclosing_loops(s.function, block)))
     points = prod(int_value(simplify(x.extent)) or 1 for x in loops)
@@ -82,12 +83,12 @@ def _in_parts(s: Schedule, name: str) -> str | None:
 
 def _rows(s: Schedule, names: list[str]) -> list[str]:
     """The outer loops of the last block that every reduction has an axis for."""
-    last = _block(s, names[-1])
+    last = block_of(s, names[-1])
     loops = enclosing_loops(s.function, last)
     count = min(
-        len([i for i in _block(s, n).iters if i.kind == "spatial"])
+        len([i for i in block_of(s, n).iters if i.kind == "spatial"])
         for n in names
-        if any(i.kind == "reduce" for i in _block(s, n).iters) or n == names[-1]
+        if any(i.kind == "reduce" for i in block_of(s, n).iters) or n == names[-1]
     )
     own = {v for i in last.iters if i.kind == "spatial" for v in variables(i.binding)}
     rows = _wide([loop for loop in loops if loop.var in own][:count])
@@ -103,30 +104,24 @@ def _wide(loops: list[For]) -> list[For]:
 
 def _gathers_across(s: Schedule, name: str) -> bool:
     """Whether a block, if it is a reduction, should run along its results."""
-    block = _block(s, name)
+    block = block_of(s, name)
     loops = enclosing_loops(s.function, block)
     reduced = {v for i in block.iters if i.kind == "reduce" for v in variables(i.binding)}
     apart = _wide([x for x in loops if x.var not in reduced])
     return not reduced or (apart != [] and _reduces_across(block, loops, apart[-1]))
 
 
-def _block(s: Schedule, name: str) -> Block:
-    found = find_block(s.function, name)
-    assert found is not None
-    return found
-
-
 def vectorize_row(s: Schedule, name: str, rows: set[str], target: Target, strict: bool) -> None:
     """Run the innermost loop of a block along lanes; a reduction keeps one partial result per
     lane, unless neighbours in memory belong to different results.
     """
-    block = _block(s, name)
+    block = block_of(s, name)
     lanes = lanes_of(s.function, block, target)
     reduced = {v for i in block.iters if i.kind == "reduce" for v in variables(i.binding)}
     loops = [x for x in enclosing_loops(s.function, block) if x.var.name not in rows]
     while _fuses(s, block, loops, reduced):
         fused = s.fuse(loops[-2].var.name, loops[-1].var.name)
-        block = _block(s, name)
+        block = block_of(s, name)
         reduced = {v for i in block.iters if i.kind == "reduce" for v in variables(i.binding)}
         loops = [x for x in enclosing_loops(s.function, block) if x.var.name not in rows]
         assert loops[-1].var.name == fused
@@ -220,11 +215,11 @@ def _sum_while_computing(
 
     The function stays as it was where it is not, and where vectors do not fill the rows.
     """
-    written, block = only_store(_block(s, producer)), _block(s, name)
+    written, block = only_store(block_of(s, producer)), block_of(s, name)
     if written is None or written.buffer not in buffers_read((block,)):
         return False
     nests = [
-        [x for x in enclosing_loops(s.function, _block(s, n)) if x.var.name not in rows]
+        [x for x in enclosing_loops(s.function, block_of(s, n)) if x.var.name not in rows]
         for n in (producer, name)
     ]
     width = _BOTH * lanes_of(s.function, block, target)
@@ -236,7 +231,7 @@ def _sum_while_computing(
     try:
         steps, lane = trial.split(nests[0][0].var.name, (None, width))
         partial = _partials(trial, name, nests[1][0], width)
-        trial.merge(steps, enclosing_loops(trial.function, _block(trial, partial))[-2].var.name)
+        trial.merge(steps, enclosing_loops(trial.function, block_of(trial, partial))[-2].var.name)
         _combine(trial, partial, name)
         trial.vectorize(lane)
     except ScheduleError:
@@ -250,10 +245,10 @@ def _partials(s: Schedule, name: str, inner: For, width: int) -> str:
     _, lane = s.split(inner.var.name, (None, width))
     partial = s.rfactor(lane)
     rows = _row_loops(s, name)
-    around = {x.var.name for x in enclosing_loops(s.function, _block(s, partial))}
+    around = {x.var.name for x in enclosing_loops(s.function, block_of(s, partial))}
     if rows and rows[-1] not in around:
         s.compute_at(partial, rows[-1])
-    first = _block(s, partial)
+    first = block_of(s, partial)
     wide = _lane_loop(s, first, partial=True)
     if wide is not None:
         _to_innermost(s, first, wide)
@@ -273,7 +268,7 @@ def _combine(s: Schedule, partial: str, name: str) -> None:
 
 def _row_loops(s: Schedule, name: str) -> list[str]:
     """The loops around a block that step none of its reduction."""
-    block = _block(s, name)
+    block = block_of(s, name)
     reduced = {v for i in block.iters if i.kind == "reduce" for v in variables(i.binding)}
     return [x.var.name for x in enclosing_loops(s.function, block) if x.var not in reduced]
 
@@ -290,7 +285,7 @@ def _lane_loop(s: Schedule, block: Block, *, partial: bool) -> For | None:
 
 def start_apart(s: Schedule, name: str) -> None:
     """Give a reduction's start a block of its own, before the outermost loop that it steps."""
-    block = _block(s, name)
+    block = block_of(s, name)
     reduced = {v for i in block.iters if i.kind == "reduce" for v in variables(i.binding)}
     steps = [x for x in enclosing_loops(s.function, block) if x.var in reduced]
     if block.init and steps:

@@ -10,21 +10,19 @@ image at a time, which then is near.
 from dataclasses import dataclass
 from math import prod
 
-from treadle.expr.scalar import Expr, Var, int_value, variables
+from treadle.expr.scalar import Expr, int_value, variables
 from treadle.expr.simplify import simplify
-from treadle.ir.analysis import blocks, buffers_read, enclosing_loops, find_block, loads
-from treadle.ir.tensor import Block, IterVar
+from treadle.ir.analysis import blocks, enclosing_loops, loads
+from treadle.ir.tensor import IterVar
 from treadle.passes.kinds import only_store
-from treadle.schedule.index_map import IndexMap
 from treadle.schedule.trace import Schedule
 from treadle.target import Target
-from treadle.tune.contraction import Contraction, as_contraction, destination, stride_of
+from treadle.tune.blocks import block_of, follower_of, lanes_last, loops_of_axes
+from treadle.tune.contraction import NEAR, Contraction, as_contraction, destination, stride_of
 from treadle.tune.parallel import spread
 from treadle.tune.spatial_schedule import lanes_of, vectorize_loop
 
 _ROWS = 14
-_NEAR = 4
-"""Elements apart up to which lanes are picked from whole vectors."""
 _PRODUCTS = 256
 """Products of vectors of an image up to which they are spelled out."""
 _TAPS = 7
@@ -52,7 +50,7 @@ def _windows(s: Schedule, found: Contraction) -> _Windows | None:
     load, result = found.operands[image], destination(found, s.function)
     free = found.free(image)
     lane = next((i for i in free if stride_of(result, i.var) == 1), None)
-    if lane is None or stride_of(load, lane.var) not in range(1, _NEAR + 1):
+    if lane is None or stride_of(load, lane.var) not in range(1, NEAR + 1):
         return None
     moved = {i.var: _moving_with(found, load.indices, i) for i in free if i is not lane}
     row = next((i for i in reversed(free) if i is not lane and moved[i.var] is not None), None)
@@ -84,11 +82,11 @@ def schedule_windows(s: Schedule, block: str, target: Target, threads: int) -> b
     Raises:
         ScheduleError: E03xx if an instruction does not apply.
     """
-    found = as_contraction(_block(s, block))
+    found = as_contraction(block_of(s, block))
     axes = None if found is None else _windows(s, found)
     if found is None or axes is None or found.output.dtype.bits != 32:
         return False
-    loops = {i.var: i.binding.name for i in found.block.iters if isinstance(i.binding, Var)}
+    loops = loops_of_axes(s.function, found.block)
     if len(loops) != len(found.block.iters):
         return False
     outer = [loops[i.var] for i in axes.outer]
@@ -134,13 +132,12 @@ def _in_registers(
     first: str,
 ) -> None:
     """Sum in registers, and let what follows take the sums from there."""
-    users = [b.name for b in blocks(s.function) if found.output in buffers_read((b,))]
-    follower = next((n for n in users if n != block), None)
-    if found.output in s.function.buffers or follower is None:
+    follower = follower_of(s, block)
+    if follower is None:
         follower = s.cache_write(block, "register")
     else:
         s.set_scope(found.output.name, "register")
-    store = only_store(_block(s, block))
+    store = only_store(block_of(s, block))
     assert store is not None
     fresh = s.reverse_compute_at(follower, home)
     before = frozenset(s.loops())
@@ -150,11 +147,8 @@ def _in_registers(
         for name in rows:
             s.unroll(name)
         s.vectorize(last)
-    place = found.result.index(lane.var) if lane.var in found.result else -1
-    if place != len(found.result) - 1:
-        params = tuple(f"d{i}" for i in range(len(found.result)))
-        order = [Var(p) for i, p in enumerate(params) if i != place]
-        s.transform_layout(store.buffer.name, IndexMap(params, (*order, Var(params[place]))))
+    if lane.var in found.result:
+        lanes_last(s, store.buffer.name, found, lane.var)
 
 
 def _place_borders(s: Schedule, found: Contraction, home: str, target: Target) -> None:
@@ -162,7 +156,7 @@ def _place_borders(s: Schedule, found: Contraction, home: str, target: Target) -
     for name in _borders(s, found):
         pieces = [name, *s.decompose_padding(name, s.compute_at(name, home)[0])]
         for piece in pieces:
-            node = _block(s, piece)
+            node = block_of(s, piece)
             inner = enclosing_loops(s.function, node)[-1]
             vectorize_loop(s, inner, lanes_of(s.function, node, target))
 
@@ -176,9 +170,3 @@ def _borders(s: Schedule, found: Contraction) -> list[str]:
         for name, x in stores.items()
         if x is not None and x.buffer in read and any(y.mask is not None for y in loads(x.value))
     ]
-
-
-def _block(s: Schedule, name: str) -> Block:
-    found = find_block(s.function, name)
-    assert found is not None
-    return found
