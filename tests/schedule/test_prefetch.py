@@ -8,7 +8,7 @@ from treadle.ir.interpret import run_tensor
 from treadle.ir.verify import verify_tensor_function
 from treadle.passes.lower_loops import lower_loops
 from treadle.schedule.loops import Vectorize
-from treadle.schedule.prefetch import Prefetch
+from treadle.schedule.prefetch import Prefetch, PrefetchNext
 from treadle.schedule.split import Split
 from treadle.schedule.trace import apply_trace
 from treadle.testing import assert_same_ir, ir
@@ -96,3 +96,73 @@ def test_refusals(instruction, text, code):
         instruction.apply(function_of(text))
     assert caught.value.code == code
     assert caught.value.excerpt
+
+
+PANELS = """
+    @tensor.function
+    def product(A: Buffer[(m, 6), f32], B: Buffer[(3, 6, 16), f32], Y: Output[(m, 48), f32]):
+        for o in range(3):
+            for i in range(m):
+                for p in range(6):
+                    for j in range(16):
+                        with block("Y"):
+                            vo = spatial(3, o)
+                            vi = spatial(m, i)
+                            vp = reduction(6, p)
+                            vj = spatial(16, j)
+                            with init():
+                                Y[vi, vo * 16 + vj] = f32(0.0)
+                            Y[vi, vo * 16 + vj] = Y[vi, vo * 16 + vj] + A[vi, vp] * B[vo, vp, vj]
+"""
+
+
+def test_the_next_part_is_asked_for_evenly():
+    wanted = PANELS.replace(
+        "for j in",
+        "if i * 96 + p * 16 < 96:\n"
+        "                        prefetch(B[o, 0, 0], i * 96 + p * 16 + 96)\n"
+        "                    for j in",
+    )
+    assert_same_ir(PrefetchNext("B", "o", "p").apply(function_of(PANELS)), function_of(wanted))
+
+
+def test_several_lines_are_asked_for_at_a_time():
+    after = PrefetchNext("B", "o", "i", 2).apply(function_of(PANELS))
+    assert "prefetch(B[o, 0, 0], i * 32 + 96)" in str(after)
+    assert "prefetch(B[o, 0, 0], i * 32 + 112)" in str(after)
+
+
+@pytest.mark.parametrize("m", [0, 1, 5])
+def test_asking_for_the_next_part_changes_no_result(m):
+    rng = np.random.default_rng(1)
+    a = rng.integers(-3, 4, (m, 6)).astype(np.float32)
+    b = rng.integers(-3, 4, (3, 6, 16)).astype(np.float32)
+    before = function_of(PANELS)
+    after = apply_trace(before, (Vectorize("j"), PrefetchNext("B", "o", "p")))
+    verify_tensor_function(after)
+    wanted = a @ b.transpose(1, 0, 2).reshape(6, 48)
+    np.testing.assert_array_equal(run_tensor(after, [a, b])[0], wanted)
+    low = lower_loops(after)
+    assert "prefetch(B[" in str(low)
+    found = run_tensor(low, [a, b], {"m": m}, out_shapes=[(m, 48)])[0]
+    np.testing.assert_array_equal(found.reshape(m, 48), wanted)
+
+
+@pytest.mark.parametrize(
+    ("instruction", "code"),
+    [
+        (PrefetchNext("B", "z", "p"), "E0301"),
+        (PrefetchNext("Z", "o", "p"), "E0301"),
+        (PrefetchNext("B", "o", "p", 0), "E0303"),
+        (PrefetchNext("Y", "o", "p"), "E0324"),
+        (PrefetchNext("B", "i", "p"), "E0324"),
+        (PrefetchNext("A", "i", "j"), "E0302"),
+        (PrefetchNext("B", "p", "i"), "E0329"),
+        (PrefetchNext("A", "o", "p"), "E0324"),
+    ],
+)
+def test_refusals_of_asking_for_the_next_part(instruction, code):
+    function = function_of(PANELS.replace("j in range(16)", "j in vectorized(16)"))
+    with pytest.raises(ScheduleError) as caught:
+        instruction.apply(function)
+    assert caught.value.code == code

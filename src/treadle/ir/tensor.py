@@ -202,8 +202,10 @@ class Let:
 
 @node
 class Intrinsic:
-    """An effect of the machine, such as ``prefetch``; a ``Load`` among the operands stands for its
-    address.
+    """An effect of the machine; a ``Load`` among the operands stands for its address.
+
+    ``prefetch(X[i])`` and ``prefetch(X[i], n)``, the address ``n`` elements behind, ask for memory
+    that will be read; the second may lie outside of the buffer.
     """
 
     name: str

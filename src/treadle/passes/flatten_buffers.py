@@ -13,7 +13,7 @@ from treadle.expr.bounds import Facts
 from treadle.expr.scalar import Expr, Var, transform
 from treadle.expr.simplify import simplify
 from treadle.ir.analysis import allocated, element_count, facts_of, flat_index, statements, symbols
-from treadle.ir.tensor import Buffer, For, If, Load, Stmt, Store, TensorFunction
+from treadle.ir.tensor import Buffer, For, If, Intrinsic, Load, Stmt, Store, TensorFunction
 from treadle.passes.statements import Body, Statements, facts_inside
 
 
@@ -42,6 +42,8 @@ class _Flatten(Statements):
 
     def statement(self, s: Stmt) -> Stmt:
         """One statement; what is inside it knows more."""
+        if isinstance(s, Intrinsic):
+            return self.intrinsic(s)
         if not isinstance(s, For | If):
             return super().statement(s)
         if isinstance(s, For):
@@ -50,6 +52,15 @@ class _Flatten(Statements):
         inside = facts_inside(self.facts, s.condition, self.lanes)
         body, orelse = self.under(inside, s.body), self.body(s.orelse)
         return replace_fields(s, condition=self.change(s.condition), body=body, orelse=orelse)
+
+    def intrinsic(self, s: Intrinsic) -> Stmt:
+        """What says how many elements behind an address it means gets that address."""
+        first, *further = s.args
+        if s.name != "prefetch" or not further or not isinstance(first, Load):
+            return super().statement(s)
+        (place,) = self.place(first.buffer, first.indices)
+        place = simplify(sum(further, place), self.facts)
+        return replace_fields(s, args=(Load(self.buffers[first.buffer], (place,)),))
 
     def under(self, facts: Facts, body: Body) -> Body:
         """The statements where ``facts`` hold."""

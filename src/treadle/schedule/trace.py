@@ -26,7 +26,7 @@ from treadle.schedule.loops import Fuse, Parallel, Reorder, Unroll, Vectorize
 from treadle.schedule.merge import Merge
 from treadle.schedule.pad_einsum import PadEinsum
 from treadle.schedule.partition import LoopPartition
-from treadle.schedule.prefetch import Prefetch
+from treadle.schedule.prefetch import Prefetch, PrefetchNext
 from treadle.schedule.reduction import DecomposeReduction, RFactor
 from treadle.schedule.reindex import Reindex, ReindexCacheRead, ReindexCacheWrite
 from treadle.schedule.reverse_inline import FuseReductionEpilogue, ReverseComputeInline
@@ -42,10 +42,10 @@ Place = IndexMap | Callable[..., tuple[object, ...]]
 
 INSTRUCTIONS: tuple[type[Instruction], ...] = (
     Split, Fuse, Reorder, Merge, LoopPartition, AddUnitLoop, Vectorize, Unroll, Parallel, Bind,
-    Annotate, Unannotate, Prefetch, ReorderBlockIterVar, ComputeInline, ReverseComputeInline,
-    ComputeAt, ReverseComputeAt, CacheRead, CacheWrite, CacheInplace, CacheIndex,
-    ReadAt, WriteAt, Reindex, ReindexCacheRead, ReindexCacheWrite, SetScope, SetDtype, StorageAlign,
-    DecomposeReduction, RFactor, TransformLayout, TransformBlockLayout, PadEinsum,
+    Annotate, Unannotate, Prefetch, PrefetchNext, ReorderBlockIterVar, ComputeInline,
+    ReverseComputeInline, ComputeAt, ReverseComputeAt, CacheRead, CacheWrite, CacheInplace,
+    CacheIndex, ReadAt, WriteAt, Reindex, ReindexCacheRead, ReindexCacheWrite, SetScope, SetDtype,
+    StorageAlign, DecomposeReduction, RFactor, TransformLayout, TransformBlockLayout, PadEinsum,
     DecomposePadding, RollingBuffer, FuseReductionEpilogue, Blockize, Tensorize,
 )  # fmt: skip
 
@@ -180,6 +180,10 @@ class Schedule:
     def prefetch(self, buffer: str, loop: str, distance: int) -> None:
         """Ask for what a loop reads some iterations later."""
         self.apply(Prefetch(buffer, loop, distance))
+
+    def prefetch_next(self, buffer: str, loop: str, at: str, lines: int = 1) -> None:
+        """Ask for what the next iteration of a loop reads, evenly over the steps of one inside."""
+        self.apply(PrefetchNext(buffer, loop, at, lines))
 
     def vectorize(self, loop: str, *, reassociate: bool = False) -> None:
         """Run iterations as lanes."""

@@ -2,20 +2,37 @@
 the hot tile.
 """
 
-from treadle.expr.scalar import Expr, Var, int_value, variables
+from collections.abc import Sequence
+
+from treadle.expr.scalar import Expr, Var, int_value, substitute, variables
 from treadle.expr.simplify import simplify
-from treadle.ir.analysis import find_block
-from treadle.ir.tensor import Buffer
-from treadle.passes.kinds import zero_condition
+from treadle.ir.analysis import enclosing_loops, find_block
+from treadle.ir.tensor import Buffer, Load
+from treadle.passes.kinds import only_store, zero_condition
 from treadle.passes.lower_blocks import conjuncts
 from treadle.schedule.index_map import IndexMap
 from treadle.schedule.trace import Schedule
 from treadle.target import Target
-from treadle.tune.blocks import contraction_of, follower_of, lanes_last, loop_of_axis, loops_of_axes
-from treadle.tune.contraction import Contraction, Tile, as_contraction, choose_tile
+from treadle.tune.blocking import chunk_steps, part_bytes, prefetch_panels
+from treadle.tune.blocks import (
+    block_of,
+    follower_of,
+    lanes_last,
+    loop_of_axis,
+    loops_of_axes,
+)
+from treadle.tune.contraction import (
+    Contraction,
+    Tile,
+    as_contraction,
+    choose_tile,
+    stride_of,
+)
 from treadle.tune.digits import separate_digits
 from treadle.tune.packing import pack_lanes
 from treadle.tune.parallel import spread
+from treadle.tune.spatial_schedule import vectorize_loop
+from treadle.tune.turned_schedule import is_turned, tile_turned
 
 _UNROLLED_STEPS = 7
 _SMALL_TILE = 8
@@ -46,7 +63,13 @@ def schedule_contraction(
         s.transform_layout(load.buffer.name, panels(found, tile))
     elif tile.packed:
         copy = s.cache_read(block, load.buffer.name, "global")
-    outer, panel = _tile(s, block, found, tile, loops)
+    if copy is None and is_turned(found, s.function, tile) and not _decided_with(found, tile):
+        outer = tile_turned(s, block, found, tile, loops)
+        if threads > 1:
+            spread(s, outer)
+        return True
+    chunk = chunk_steps(found, s.function, tile, target) if copy is None and tile.packed else None
+    outer, panel = _tile(s, block, found, tile, loops, target, chunk)
     if threads > 1:
         # A panel that is packed where it is used stays a loop of its own.
         spread(s, outer if copy is None else outer[: max(outer.index(panel), 1)])
@@ -79,7 +102,13 @@ def panels(found: Contraction, tile: Tile) -> IndexMap:
 
 
 def _tile(
-    s: Schedule, block: str, found: Contraction, tile: Tile, loops: dict[Var, str]
+    s: Schedule,
+    block: str,
+    found: Contraction,
+    tile: Tile,
+    loops: dict[Var, str],
+    target: Target,
+    chunk: int | None,
 ) -> tuple[list[str], str]:
     """Split, order and bind the loops; those outside of the tile, and the one over panels."""
     column = loops[tile.vector_axis]
@@ -94,38 +123,106 @@ def _tile(
     tiled = (tile.vector_axis, tile.row_axis)
     both = found.axes_of(0) & found.axes_of(1)
     batch = [loops[i.var] for i in found.spatial if i.var in both and i.var not in tiled]
-    rest = [loops[i.var] for i in found.spatial if i.var not in both and i.var not in tiled]
+    rest = [i for i in found.spatial if i.var not in both and i.var not in tiled]
     steps = [loops[i.var] for i in found.reduce]
     # Panels are read again for every tile; those that both operands have are small.
-    outer = [*batch, *rest, panel] if tile.vector_axis in both else [*batch, panel, *rest]
-    s.reorder(*outer, *outer_row, *steps, *inner, *vectors)
-    home = [*outer, *outer_row][-1]
-    follower = follower_of(s, block)
-    kinds = ["unroll"] * (len(inner) + len(vectors) - 1) + ["vectorize"]
-    if follower is None:
-        follower = s.cache_write(block, "register")
+    names = [loops[i.var] for i in rest]
+    outer = [*batch, *names, panel] if tile.vector_axis in both else [*batch, panel, *names]
+    near: list[str] = []
+    if chunk is not None:
+        # Every chunk of the reduction is used for all rows whose number is known.
+        rows = [loops[i.var] for i in rest if int_value(simplify(i.extent)) is not None]
+        outer = [x for x in outer if x not in rows]
+        first, steps[0] = s.split(steps[0], (None, chunk))
+        near = [first, *rows]
+    s.reorder(*outer, *near, *outer_row, *steps, *inner, *vectors)
+    home = [*outer, *near, *outer_row][-1]
+    tail = (*inner, *vectors)
+    if chunk is None:
+        _in_registers(s, block, found, home, steps[0], tail)
     else:
-        s.set_scope(found.output.name, "register")
-    register = contraction_of(s, block).output.name
-    fresh = s.reverse_compute_at(follower, home)
-    before = frozenset(s.loops())
-    s.decompose_reduction(block, steps[0])
-    started = [name for name in s.loops() if name not in before]
-    for names in (started, [*inner, *vectors], fresh):
-        for name, kind in zip(names[-len(kinds) :], kinds, strict=True):
-            getattr(s, kind)(name)
-    lanes_last(s, register, found, tile.vector_axis)
-    last = found.reduce[-1]
-    extent = int_value(simplify(last.extent))
+        _in_chunks(s, block, found, tile, outer[-1], home, tail)
+    register = only_store(block_of(s, block))
+    assert register is not None
+    lanes_last(s, register.buffer.name, found, tile.vector_axis)
     decided = _decided_with(found, tile)
     if decided:
         for name in (*outer_row, *(loops[v] for v in decided)):
             s.unroll(name)
-        return outer, panel
+    last = int_value(simplify(found.reduce[-1].extent))
     small = tile.rows * tile.vectors <= _SMALL_TILE
-    if small and len(steps) > 1 and extent is not None and extent <= _UNROLLED_STEPS:
+    if not decided and small and len(steps) > 1 and last is not None and last <= _UNROLLED_STEPS:
         s.unroll(steps[-1])
+    between = [] if tile.vector_axis in both else outer[outer.index(panel) + 1 :]
+    part, ahead = (near[0], near[1:]) if near else (panel, between)
+    bytes_ahead = part_bytes(found, tile, chunk)
+    if tile.packed and bytes_ahead is not None:
+        name = found.operands[tile.vector].buffer.name
+        prefetch_panels(s, name, bytes_ahead, target, part, [*ahead, *outer_row, steps[0]])
     return outer, panel
+
+
+def _in_registers(
+    s: Schedule, block: str, found: Contraction, home: str, first: str, tile: tuple[str, ...]
+) -> None:
+    """Hold the sums of a tile in registers from the first step to the last, and let what follows
+    take them from there.
+    """
+    follower = follower_of(s, block)
+    if follower is None:
+        follower = s.cache_write(block, "register")
+    else:
+        s.set_scope(found.output.name, "register")
+    fresh = s.reverse_compute_at(follower, home)
+    before = frozenset(s.loops())
+    s.decompose_reduction(block, first)
+    started = [name for name in s.loops() if name not in before]
+    for names in (started, tile, fresh):
+        _bind(s, names[-len(tile) :])
+
+
+def _in_chunks(
+    s: Schedule,
+    block: str,
+    found: Contraction,
+    tile: Tile,
+    panel: str,
+    home: str,
+    inner: tuple[str, ...],
+) -> None:
+    """Hold the sums of a tile in registers during a chunk of the reduction; between chunks those of
+    all tiles lie in memory, and what follows takes them from there.
+    """
+    follower = follower_of(s, block)
+    if follower is not None:
+        lanes_last(s, found.output.name, found, tile.vector_axis)
+        _vectorize_rows(s, follower, s.reverse_compute_at(follower, panel), tile.lanes)
+    before = frozenset(s.loops())
+    s.cache_inplace(block, home, "register")
+    moved = [name for name in s.loops() if name not in before]
+    for start in range(0, len(moved), len(inner)):
+        _bind(s, moved[start : start + len(inner)])
+    _bind(s, inner)
+
+
+def _vectorize_rows(s: Schedule, block: str, loops: tuple[str, ...], lanes: int) -> None:
+    """Run the loop along which a block's results are neighbours as lanes, inside of the others."""
+    store = only_store(block_of(s, block))
+    around = {x.var.name: x for x in enclosing_loops(s.function, block_of(s, block))}
+    bindings = {i.var: i.binding for i in block_of(s, block).iters}
+    assert store is not None
+    place = Load(store.buffer, tuple(substitute(i, bindings) for i in store.indices))
+    lane = next((x for x in loops if stride_of(place, around[x].var) == 1), None)
+    if lane is not None:
+        s.reorder(*(x for x in loops if x != lane), lane)
+        vectorize_loop(s, around[lane], lanes)
+
+
+def _bind(s: Schedule, names: Sequence[str]) -> None:
+    """Run the last loop as lanes and repeat those around it."""
+    for name in names[:-1]:
+        s.unroll(name)
+    s.vectorize(names[-1])
 
 
 def _decided_with(found: Contraction, tile: Tile) -> tuple[Var, ...]:

@@ -1,14 +1,13 @@
 """The default schedule of a tensor function, without any search."""
 
-import logging
-from collections.abc import Callable, Set
+from collections.abc import Set
 
-from treadle.base.errors import ScheduleError
 from treadle.ir.analysis import blocks, buffers_read, enclosing_loops, loads
 from treadle.ir.tensor import Block, Buffer, TensorFunction
 from treadle.passes.kinds import contraction_operands, is_affine_copy, only_store
 from treadle.schedule.trace import Schedule
 from treadle.target import Target
+from treadle.tune.attempt import attempt
 from treadle.tune.blocks import block_of
 from treadle.tune.chain_schedule import schedule_chain
 from treadle.tune.contraction_schedule import schedule_contraction
@@ -16,8 +15,6 @@ from treadle.tune.dot_schedule import schedule_dot
 from treadle.tune.row_schedule import schedule_rows, start_apart
 from treadle.tune.spatial_schedule import schedule_spatial
 from treadle.tune.window_schedule import schedule_windows
-
-LOG = logging.getLogger("treadle.tune")
 
 
 def default_schedule(
@@ -79,18 +76,6 @@ def start_reductions(s: Schedule) -> None:
     """
     for name in [b.name for b in blocks(s.function) if b.init]:
         attempt(s, lambda t, n=name: start_apart(t, n))
-
-
-def attempt(s: Schedule, rule: Callable[[Schedule], object]) -> bool:
-    """Apply a rule; a schedule that refuses one of its instructions stays as it was."""
-    trial = Schedule(s.function, s.trace)
-    try:
-        applied = rule(trial)
-    except ScheduleError as error:
-        LOG.info("%s: the default schedule does not apply: %s", s.function.name, error)
-        return False
-    s.function, s.trace = trial.function, trial.trace
-    return applied is not False
 
 
 def inline_producers(s: Schedule) -> None:

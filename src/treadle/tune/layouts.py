@@ -29,7 +29,8 @@ from treadle.schedule.index_map import IndexMap
 from treadle.schedule.layout import TransformLayout
 from treadle.schedule.trace import Schedule
 from treadle.target import Target
-from treadle.tune.default import attempt, inline_producers
+from treadle.tune.attempt import attempt
+from treadle.tune.default import inline_producers
 from treadle.tune.digits import separate_digits
 from treadle.tune.estimate import estimated_cycles
 

@@ -4,6 +4,9 @@ from collections.abc import Sequence
 
 from treadle.base.errors import ScheduleError
 from treadle.expr.dtype import DType, f32
+from treadle.expr.scalar import int_value
+from treadle.expr.simplify import simplify
+from treadle.ir.analysis import find_loop
 from treadle.schedule.trace import Schedule
 
 
@@ -38,3 +41,24 @@ def _transpose(s: Schedule, column: str, others: Sequence[str], side: int) -> No
     step, inner = s.split(others[-1], (None, side))
     s.reorder(group, *others[:-1], step, lane, inner)
     s.tensorize(lane, f"transpose_f32_{side}x{side}")
+
+
+def turn_lanes(s: Schedule, row: str, column: str, others: Sequence[str], lanes: int) -> None:
+    """Run a copy that reads along ``column`` and writes along ``row``: square tiles are transposed
+    in registers, the rows that are left are picked one by one.
+
+    Raises:
+        ScheduleError: E03xx if an instruction does not apply.
+    """
+    s.reorder(row, *others, column)
+    loop = find_loop(s.function, row)
+    extent = None if loop is None else int_value(simplify(loop.extent))
+    assert extent is not None
+    whole = extent // lanes * lanes
+    if whole < extent:
+        inside = [row, *others, column]
+        rest = s.loop_partition(row, (whole,))
+        left = [next(x for x in rest if x.startswith(name)) for name in inside]
+        s.reorder(*left[1:], left[0])
+        s.vectorize(left[0])
+    _transpose(s, column, [*others, row], lanes)
