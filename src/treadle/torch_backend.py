@@ -15,7 +15,7 @@ from treadle.frontend.torch import import_graph
 from treadle.frontend.torch.converters import CONVERTERS
 from treadle.ir.types import ShapeType
 
-_OPTIONS = ("target", "numerics", "threads", "fallback", "cache")
+_OPTIONS = (*("target", "numerics", "threads", "fallback", "cache", "libraries", "measurements"),)
 
 
 def compile_fx(
@@ -62,7 +62,9 @@ def _compiled(graph: fx.GraphModule, settings: Mapping[str, Any]) -> Callable[..
     if not any(isinstance(o, fx.Node) for o in outputs):
         return lambda *_: list(outputs)
     chosen = {name: value for name, value in settings.items() if name != "fallback"}
-    executable = compile_module(module, libraries=libraries, **chosen)
+    given = chosen.pop("libraries", None) or ()
+    given = (given,) if isinstance(given, Mapping) else tuple(given)
+    executable = compile_module(module, libraries=[libraries, *given], **chosen)
     sized = [isinstance(p.type, ShapeType) for p in module.graph("main").params]
     symbolic = _is_symbolic(graph)
 

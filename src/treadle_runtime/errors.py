@@ -132,6 +132,12 @@ class OptionError(TreadleError):
     room = "08"
 
 
+class LanguageModelError(TreadleError):
+    """A language model's files, its cache or a request do not fit (E09xx)."""
+
+    room = "09"
+
+
 def _restore(cls: type[TreadleError], args: tuple[object, ...]) -> TreadleError:
     return cls.__new__(cls, *args)
 

@@ -28,8 +28,9 @@ from treadle_runtime.array import (
     torch_ready,
 )
 from treadle_runtime.dims import evaluate
+from treadle_runtime.donation import Span, check_apart, check_donated
 from treadle_runtime.errors import InternalError, OptionError, RuntimeFault
-from treadle_runtime.library import Callback
+from treadle_runtime.library import Callback, NativeFunction
 from treadle_runtime.loader import LoadedCode
 from treadle_runtime.manifest import Entry, TensorSpec
 from treadle_runtime.memory import MemoryUse, process_memory
@@ -42,7 +43,7 @@ _Shapes = ctypes.CFUNCTYPE(
 )
 _Run = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p)
 _Constants = Mapping[str, np.ndarray]
-_Callbacks = Mapping[str, Callback]
+_Callbacks = Mapping[str, Callback | NativeFunction]
 T = TypeVar("T")
 _EMPTY: Mapping[str, Any] = MappingProxyType({})
 
@@ -50,17 +51,36 @@ _EMPTY: Mapping[str, Any] = MappingProxyType({})
 _MOST_FRAMES = 16
 
 
-def exports_of(entry: Entry) -> tuple[str, str]:
-    """The names of the two native functions of an entry."""
-    return f"{entry.name}.shapes", f"{entry.name}.run"
+_LaterShapes = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
+
+
+def exports_of(entry: Entry) -> tuple[str, ...]:
+    """The names of the native functions of an entry: two, and two more for each size that values
+    give.
+    """
+    suffixes = ("", *(f".{k}" for k in range(1, len(entry.sizes) + 1)))
+    return tuple(
+        f"{entry.name}.{what}{suffix}" for suffix in suffixes for what in ("shapes", "run")
+    )
 
 
 class _Frame:
-    """The memory of one running call: argument words and arena; one per caller at a time."""
+    """The memory of one running call: argument words and arena; one per caller at a time.
 
-    __slots__ = ("address", "arena", "arena_bytes", "pointer", "words")
+    ``dims`` are the dimensions of the inputs that its words were last solved for, with ``shapes``
+    of the outputs and values of the ``symbols``: a call with the same ones need not solve again.
+    """
 
-    def __init__(self, words: int) -> None:
+    __slots__ = (
+        *("address", "arena", "arena_bytes", "dims", "later", "pointer", "shapes", "symbols"),
+        "words",
+    )
+
+    def __init__(self, words: int, stages: int = 0) -> None:
+        self.dims: list[int] | None = None
+        self.shapes: tuple[tuple[int, ...], ...] = ()
+        self.symbols: tuple[int, ...] | None = None
+        self.later: list[np.ndarray | None] = [None] * stages
         self.words = (ctypes.c_int64 * words)()
         self.address = ctypes.addressof(self.words)
         self.resize(0)
@@ -72,13 +92,22 @@ class _Frame:
         self.pointer = numpy_pointer(self.arena)
         self.arena_bytes = arena_bytes
 
+    def reserve(self, stage: int, arena_bytes: int) -> int:
+        """The address of the arena of a later stage, which is at least this long."""
+        arena = self.later[stage - 1]
+        if arena is None or arena.nbytes < arena_bytes:
+            self.later[stage - 1] = None
+            arena = self.later[stage - 1] = scratch(max(arena_bytes, ALIGNMENT))
+        return numpy_pointer(arena)
+
 
 class _Input:
     """What an input must be, in the form that the fast path compares with."""
 
-    __slots__ = ("dtype", "mask", "name", "numpy", "rank", "torch")
+    __slots__ = ("donated", "dtype", "mask", "name", "numpy", "rank", "torch")
 
-    def __init__(self, spec: TensorSpec, edge: TorchEdge | None) -> None:
+    def __init__(self, spec: TensorSpec, edge: TorchEdge | None, donated: bool) -> None:
+        self.donated = donated
         self.name = spec.name
         self.dtype = spec.dtype
         self.rank = len(spec.dims)
@@ -91,8 +120,9 @@ class Executable:
     """A compiled function: call it with NumPy arrays, PyTorch tensors or DLPack objects.
 
     Inputs are shared, not copied, unless they are not contiguous; outputs are new, PyTorch tensors
-    if any input is one, else NumPy arrays. One output comes bare, several as a tuple. Python
-    threads may call one executable at the same time.
+    if any input is one, else NumPy arrays; but one that lies in the memory of a donated input is
+    what was passed there, and a call that fails leaves its contents undefined. One output comes
+    bare, several as a tuple. Python threads may call one executable at the same time.
 
     ``code`` holds ``E.shapes`` and ``E.run`` (see ``exports_of``); ``constants`` and ``callbacks``
     what the manifest's entry names. Raises ``RuntimeFault`` E0723 if one of those is missing.
@@ -110,9 +140,14 @@ class Executable:
         self.entry = entry
         self.pool = pool
         self._code = code
-        shapes, run = exports_of(entry)
+        shapes, run, *later = exports_of(entry)
         self._shapes = _Shapes(code[shapes])
         self._run = _Run(code[run])
+        self._later = tuple(
+            (_LaterShapes(code[shapes]), _Run(code[run]))
+            for shapes, run in zip(later[::2], later[1::2], strict=True)
+        )
+        self._stages = entry.stages or (0,) * len(entry.outputs)
         self._constants = tuple(aligned(_needed(constants, n, "constant")) for n in entry.constants)
         self._callbacks = tuple(_needed(callbacks, n, "library function") for n in entry.callbacks)
         pointers = [numpy_pointer(array) for array in self._constants]
@@ -120,11 +155,16 @@ class Executable:
         self._table = (ctypes.c_int64 * max(len(pointers), 1))(*pointers)
         self._table_address = ctypes.addressof(self._table)
         self._edge = torch_edge()
-        self._inputs = tuple(_Input(spec, self._edge) for spec in entry.inputs)
+        self._donated = frozenset(j for _, j in entry.donated)
+        self._returned = frozenset(k for k, _ in entry.donated)
+        self._inputs = self._wanted(self._edge)
         self._output_ranks = tuple(len(spec.dims) for spec in entry.outputs)
         self._frames: list[_Frame] = []
         self._lay_out_frame()
         self._last_symbols: tuple[int, ...] | None = None
+
+    def _wanted(self, edge: TorchEdge | None) -> tuple[_Input, ...]:
+        return tuple(_Input(s, edge, j in self._donated) for j, s in enumerate(self.entry.inputs))
 
     def _lay_out_frame(self) -> None:
         """Fix where in a frame's words each array of the ABI lies."""
@@ -132,14 +172,16 @@ class Executable:
         in_dims = sum(len(spec.dims) for spec in entry.inputs)
         out_dims = sum(self._output_ranks)
         block = 5 + len(entry.inputs) + len(entry.outputs)
+        later = len(entry.sizes)
+        names = len(entry.symbols) + later
         self._symbols_at = 8 * in_dims
-        self._out_dims_at = self._symbols_at + 8 * len(entry.symbols)
+        self._out_dims_at = self._symbols_at + 8 * names
         self._arena_at = self._out_dims_at + 8 * out_dims
-        self._block_at = self._arena_at + 8
-        self._words = in_dims + len(entry.symbols) + out_dims + 1 + block
+        self._block_at = self._arena_at + 8 * (1 + later)
+        self._words = in_dims + names + out_dims + 1 + later + block + later
         self._pack_dims = struct.Struct(f"={in_dims}q").pack_into
-        self._unpack_symbols = struct.Struct(f"={len(entry.symbols)}q").unpack_from
-        self._unpack_out = struct.Struct(f"={out_dims + 1}q").unpack_from
+        self._unpack_symbols = struct.Struct(f"={names}q").unpack_from
+        self._unpack_out = struct.Struct(f"={out_dims + 1 + later}q").unpack_from
         self._pack_block = struct.Struct(f"={block}q").pack_into
 
     @property
@@ -155,7 +197,8 @@ class Executable:
 
         Raises ``RuntimeFault``: E0701 number or names of inputs, E0702 not a tensor, E0703 dtype,
         E0704 rank, E0705 a fixed dimension, E0706 a constraint between dimensions, E0707 a check
-        while running, E0708 memory. What a library function raises comes through.
+        while running, E0708 memory, E0724 a donated input. What a library function raises comes
+        through.
         """
         return self._call(inputs, named, 0)
 
@@ -170,14 +213,10 @@ class Executable:
         try:
             frame = frames.pop()
         except IndexError:
-            frame = _Frame(self._words)
+            frame = _Frame(self._words, len(self._later))
         try:
             outputs = self._solve(frame, dims, edge)
-            pointers += (
-                [x.data_ptr() for x in outputs]
-                if edge is not None
-                else [numpy_pointer(x) for x in outputs]
-            )
+            pointers += _pointers(outputs, edge)
             block = frame.address + self._block_at
             self._pack_block(
                 frame.words,
@@ -190,11 +229,16 @@ class Executable:
                 *pointers,
             )
             status = self._run(block)
+            if self._later and not status:
+                status = self._go_on(frame, outputs, edge)
+            returned = frame.words[self._block_at // 8] if status else 0
         finally:
             if len(frames) < _MOST_FRAMES:
                 frames.append(frame)
         if status:
-            self._failed(status)
+            self._failed(status, returned)
+        for k, j in self.entry.donated:
+            outputs[k] = inputs[j]
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
     def _gather(
@@ -204,7 +248,9 @@ class Executable:
         edge = self._edge
         tensor = None if edge is None else edge.tensor
         torch_given = False
-        for value, spec in zip(inputs, self._inputs, strict=True):
+        spans: list[Span] = []
+        for given, spec in zip(inputs, self._inputs, strict=True):
+            value = given
             kind = type(value)
             if kind is tensor:
                 torch_given = True
@@ -220,8 +266,16 @@ class Executable:
             shape = value.shape
             if len(shape) != spec.rank:
                 raise explain_rank(self._spec(spec), shape)
+            if spec.donated and (
+                kind is not np.ndarray or value is not given or not value.flags.writeable
+            ):
+                check_donated(given, pointer, spec.name)
+            if self._donated:
+                spans.append((pointer, pointer + value.nbytes, len(pointers)))
             dims.extend(shape)
             pointers.append(pointer)
+        if self._donated:
+            check_apart(spans, self._donated, [spec.name for spec in self._inputs])
         return self._edge if torch_given else None
 
     def _convert(self, value: AnyTensor, spec: _Input) -> tuple[Any, int]:
@@ -230,7 +284,7 @@ class Executable:
         if edge is None:
             edge = torch_edge()
             if edge is not None:  # PyTorch was loaded after this executable
-                self._inputs = tuple(_Input(s, edge) for s in self.entry.inputs)
+                self._inputs = self._wanted(edge)
                 self._edge = edge
         if edge is not None and isinstance(value, edge.tensor):
             ready = torch_ready(value, spec.dtype, spec.name)
@@ -242,20 +296,73 @@ class Executable:
         return self.entry.inputs[[spec.name for spec in self._inputs].index(wanted.name)]
 
     def _solve(self, frame: _Frame, dims: list[int], edge: TorchEdge | None) -> list[Any]:
-        """Run ``E.shapes`` into the frame, fit its arena, and allocate the outputs."""
-        out_dims, arena_bytes = self._shapes_of(frame, dims)
-        if arena_bytes > frame.arena_bytes:
-            frame.resize(arena_bytes)
-        outputs: list[Any] = []
-        start = 0
-        for spec, rank in zip(self.entry.outputs, self._output_ranks, strict=True):
-            shape = out_dims[start : start + rank]
-            start += rank
-            if edge is not None:
-                outputs.append(edge.out(shape, spec.dtype))
-            else:
-                outputs.append(empty_aligned(shape, numpy_dtype(spec.dtype)))
+        """Run ``E.shapes`` into the frame unless it did for the same dimensions, fit the arena, and
+        allocate the outputs.
+        """
+        if frame.dims != dims:
+            frame.dims = None  # until all has gone well
+            out_dims, arena_bytes = self._shapes_of(frame, dims)
+            if arena_bytes > frame.arena_bytes:
+                frame.resize(arena_bytes)
+            frame.shapes = self._split(out_dims)
+            frame.symbols = self._unpack_symbols(frame.words, self._symbols_at)
+            frame.dims = dims
+        if not self._later:
+            self._last_symbols = frame.symbols
+        outputs: list[Any] = [None] * len(self._stages)
+        self._allocate(0, frame.shapes, outputs, edge)
         return outputs
+
+    def _split(self, out_dims: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+        """The shape of each output from all their dimensions."""
+        shapes: list[tuple[int, ...]] = []
+        start = 0
+        for rank in self._output_ranks:
+            shapes.append(out_dims[start : start + rank])
+            start += rank
+        return tuple(shapes)
+
+    def _allocate(
+        self,
+        stage: int,
+        shapes: tuple[tuple[int, ...], ...],
+        outputs: list[Any],
+        edge: TorchEdge | None,
+    ) -> None:
+        """Allocate the outputs whose shapes a stage is the first to know."""
+        for k, (spec, shape) in enumerate(zip(self.entry.outputs, shapes, strict=True)):
+            if self._stages[k] != stage or k in self._returned:
+                continue
+            if edge is not None:
+                outputs[k] = edge.out(shape, spec.dtype)
+            else:
+                outputs[k] = empty_aligned(shape, numpy_dtype(spec.dtype))
+
+    def _go_on(self, frame: _Frame, outputs: list[Any], edge: TorchEdge | None) -> int:
+        """Run the stages after the first, each with memory for what is as large as the values
+        before it say; the status of the last one that ran.
+        """
+        first = self._block_at // 8 + 5 + len(self._inputs)
+        for stage, (_, run) in enumerate(self._later, 1):
+            out_dims, arena_bytes = self._later_shapes(frame, stage)
+            self._allocate(stage, self._split(out_dims), outputs, edge)
+            for k, pointer in enumerate(_pointers(outputs, edge)):
+                frame.words[first + k] = pointer
+            frame.words[first + len(outputs) + stage - 1] = frame.reserve(stage, arena_bytes)
+            status = run(frame.address + self._block_at)
+            if status:
+                return status
+        self._last_symbols = self._unpack_symbols(frame.words, self._symbols_at)
+        return 0
+
+    def _later_shapes(self, frame: _Frame, stage: int) -> tuple[tuple[int, ...], int]:
+        """The dimensions of outputs as far as a stage knows them, and the bytes of its arena."""
+        shapes, _ = self._later[stage - 1]
+        base = frame.address
+        shapes(base + self._symbols_at, base + self._out_dims_at, base + self._arena_at)
+        found = self._unpack_out(frame.words, self._out_dims_at)
+        last = len(found) - len(self._later)
+        return found[: last - 1], found[last - 1 + stage]
 
     def _shapes_of(self, frame: _Frame, dims: list[int]) -> tuple[tuple[int, ...], int]:
         self._pack_dims(frame.words, 0, *dims)
@@ -265,9 +372,9 @@ class Executable:
         )
         if status:
             raise explain_dims(self.entry, dims, status)
-        self._last_symbols = self._unpack_symbols(frame.words, self._symbols_at)
-        *out_dims, arena_bytes = self._unpack_out(frame.words, self._out_dims_at)
-        return tuple(out_dims), arena_bytes
+        found = self._unpack_out(frame.words, self._out_dims_at)
+        last = len(found) - len(self._later) - 1
+        return found[:last], found[last]
 
     def _positional(self, inputs: tuple[Any, ...], named: Mapping[str, Any]) -> tuple[Any, ...]:
         """Inputs in order, from those by position and those by name."""
@@ -291,7 +398,7 @@ class Executable:
             help=f"pass {', '.join(names) or 'nothing'}",
         )
 
-    def _failed(self, status: int) -> NoReturn:
+    def _failed(self, status: int, returned: int) -> NoReturn:
         for callback in self._callbacks:
             error = callback.take_error()
             if error is not None:
@@ -300,6 +407,13 @@ class Executable:
         if not 1 <= status <= len(checks):
             raise InternalError(f"'{self.entry.name}' failed with status {status}")
         check = checks[status - 1]
+        if check.function is not None:
+            raise RuntimeFault(
+                "E0742",
+                f"library function '{check.function}' returned the error code {returned}",
+                place=check.place,
+                help="the library's documentation says what the code means",
+            )
         raise RuntimeFault(
             "E0707",
             f"'{self.entry.name}' stopped: {check.text}",
@@ -317,20 +431,25 @@ class Executable:
         frame = _Frame(self._words)
         dims = [evaluate(dim, values) for spec in self.entry.inputs for dim in spec.dims]
         out_dims, arena = self._shapes_of(frame, dims)
+        for stage, name in enumerate(self.entry.sizes, 1):
+            frame.words[self._symbols_at // 8 + len(self.entry.symbols) + stage - 1] = values[name]
+            out_dims, more = self._later_shapes(frame, stage)
+            arena += more
         weights = sum(array.nbytes for array in self._constants)
         tensors = (*self.entry.inputs, *self.entry.outputs)
         extents = iter((*dims, *out_dims))
         peak = weights + arena
-        for spec in tensors:
+        returned = {len(self.entry.inputs) + k for k in self._returned}
+        for n, spec in enumerate(tensors):
             count = ITEM_BYTES[spec.dtype]
             for _ in spec.dims:
                 count *= next(extents)
-            peak += count
+            peak += 0 if n in returned else count
         live = max((evaluate(text, values) for text in self.entry.live), default=0)
         return MemoryUse(weights, arena, live, peak, process_memory())
 
     def _symbol_values(self, given: Mapping[str, int]) -> dict[str, int]:
-        names = self.entry.symbols
+        names = (*self.entry.symbols, *self.entry.sizes)
         if not given and (self._last_symbols is not None or not names):
             return dict(zip(names, self._last_symbols or (), strict=True))
         right = set(given) == set(names) and all(
@@ -371,11 +490,19 @@ class Executable:
             self._call(inputs, named, address)
             total += time.perf_counter() - start
             times.append(tuple((words[2 * i], words[2 * i + 1]) for i in range(count)))
-        symbols = dict(zip(self.entry.symbols, self._last_symbols or (), strict=True))
+        names = (*self.entry.symbols, *self.entry.sizes)
+        symbols = dict(zip(names, self._last_symbols or (), strict=True))
         profile = Profile(self.entry.name, self.entry.calls, symbols, tuple(times), total / runs)
         if trace is not None:
             profile.to_chrome_trace(trace)
         return profile
+
+
+def _pointers(outputs: list[Any], edge: TorchEdge | None) -> list[int]:
+    """The addresses of outputs; 0 for one that has no memory yet."""
+    if edge is not None:
+        return [0 if x is None else x.data_ptr() for x in outputs]
+    return [0 if x is None else numpy_pointer(x) for x in outputs]
 
 
 def _torch_pointer(value: AnyTensor, spec: _Input, edge: TorchEdge | None) -> int:

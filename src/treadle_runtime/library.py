@@ -1,10 +1,12 @@
-"""Library calls: Python functions behind C pointers, called by native code on its memory."""
+"""Library calls: C functions of shared objects, and Python functions behind C pointers, called by
+native code on its memory.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -14,7 +16,57 @@ from treadle_runtime.errors import RuntimeFault
 from treadle_runtime.manifest import DTYPES
 
 _FAILED = 1
+# As many words as a call may have; only those that it has are looked at.
+_Words = ctypes.c_int64 * (1 << 20)
+_READ, _WRITE = 0x100, 0x200
+_memory = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int)(
+    ("PyMemoryView_FromMemory", ctypes.pythonapi)
+)
 _Native = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p)
+
+
+class NativeFunction:
+    """A C function of a shared object, which stays open as long as this object lives."""
+
+    def __init__(self, name: str, function: Callable[..., Any]) -> None:
+        self.name = name
+        self._function = function
+        self.address = ctypes.cast(cast("Any", function), ctypes.c_void_p).value or 0
+
+    def take_error(self) -> None:
+        """None: what goes wrong in C is told by what the function returns."""
+
+
+def native_functions(
+    library: str, path: str | None, symbols: Mapping[str, str]
+) -> dict[str, NativeFunction]:
+    """Open a shared object, or the process itself without ``path``, and find functions in it.
+
+    ``symbols`` are the names in C by the names that programs call them. Raises ``RuntimeFault``
+    E0727 if it cannot be opened, E0725 for a function that it does not have.
+    """
+    if not symbols:
+        return {}
+    try:
+        opened = ctypes.CDLL(path)
+    except OSError as error:
+        raise RuntimeFault(
+            "E0727",
+            f"the library '{library}' cannot be opened",
+            notes=(str(error),),
+            help="name the path of a shared object for this machine",
+        ) from error
+    found: dict[str, NativeFunction] = {}
+    for name, symbol in symbols.items():
+        if not hasattr(opened, symbol):
+            raise RuntimeFault(
+                "E0725",
+                f"the library '{library}' has no function '{symbol}'",
+                notes=("it is looked up in the process" if path is None else path,),
+                help='name a function that it exports; one of C++ has to be declared extern "C"',
+            )
+        found[name] = NativeFunction(name, getattr(opened, symbol))
+    return found
 
 
 class Callback:
@@ -88,27 +140,27 @@ class Callback:
             output[...] = array
 
 
-def _views(words: int) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
-    n_in, n_out = (ctypes.c_int64 * 2).from_address(words)
+def _views(address: int) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
+    words = _Words.from_address(address)
+    n_in, n_out = words[:2]
     views: list[np.ndarray] = []
-    at = words + 16
+    at = 2
     for i in range(n_in + n_out):
-        pointer, code, rank = (ctypes.c_int64 * 3).from_address(at)
-        shape = tuple((ctypes.c_int64 * rank).from_address(at + 24))
-        at += 24 + 8 * rank
-        view = array_at(pointer, DTYPES[code], shape)
-        view.flags.writeable = i >= n_in
-        views.append(view)
+        pointer, code, rank = words[at : at + 3]
+        at += 3 + rank
+        shape = tuple(words[at - rank : at])
+        views.append(_array_at(pointer, DTYPES[code], shape, writable=i >= n_in))
     return tuple(views[:n_in]), tuple(views[n_in:])
 
 
-def array_at(pointer: int, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+def _array_at(pointer: int, dtype: str, shape: tuple[int, ...], *, writable: bool) -> np.ndarray:
     """A NumPy view of memory of something else; bf16 without ``ml_dtypes`` shows its bits."""
     kind = storage_dtype(dtype)
     count = kind.itemsize
     for extent in shape:
         count *= extent
     if count == 0:
-        return np.empty(shape, kind)
-    memory = cast("memoryview", (ctypes.c_char * count).from_address(pointer))
-    return np.ndarray(shape, kind, buffer=memory)
+        empty = np.empty(shape, kind)
+        empty.flags.writeable = writable
+        return empty
+    return np.ndarray(shape, kind, _memory(pointer, count, _WRITE if writable else _READ))

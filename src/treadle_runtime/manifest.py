@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from treadle_runtime.errors import RuntimeFault
 
-ABI_VERSION = 2
+ABI_VERSION = 3
 
 # The position of a dtype is its code in the ABI of library calls.
 DTYPES = (
@@ -38,7 +38,8 @@ class TensorSpec:
 @dataclass(frozen=True)
 class Check:
     """A check at each call: of shapes, where ``text`` is the claim (``input`` and ``axis`` are
-    indices if it is about one axis); or of values while running, where it says what is wrong.
+    indices if it is about one axis); or of values while running, where it says what is wrong; or
+    of what a ``function`` of a library returns.
     """
 
     text: str
@@ -46,11 +47,14 @@ class Check:
     axis: int | None = None
     help: str | None = None
     place: str | None = None
+    function: str | None = None
 
 
 @dataclass(frozen=True)
 class CallSpec:
-    """A kernel call of the host function; ``flops`` and ``bytes`` are expressions over symbols."""
+    """A call of a kernel or of a function outside by the host function; ``flops`` and ``bytes`` are
+    expressions over symbols. The flops of functions outside are not known, and 0.
+    """
 
     kernel: str
     label: str
@@ -63,7 +67,9 @@ class Entry:
     """One compiled function: its signature, its checks, and the names of what it needs.
 
     ``live`` are expressions over symbols: the largest is the bytes of scratch memory that a call
-    uses at once.
+    uses at once. ``sizes`` are symbols that values give while the entry runs, one after another;
+    each output tells in ``stages`` how many of them its shape waits for. ``donated`` are pairs of
+    numbers of an output and of the input that it is handed back as.
     """
 
     name: str
@@ -75,6 +81,9 @@ class Entry:
     constants: tuple[str, ...] = ()
     callbacks: tuple[str, ...] = ()
     live: tuple[str, ...] = ()
+    sizes: tuple[str, ...] = ()
+    stages: tuple[int, ...] = ()
+    donated: tuple[tuple[int, int], ...] = ()
 
     @property
     def signature(self) -> str:
@@ -86,7 +95,8 @@ class Entry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A module's entries, who made it and with what option ``numerics``; ``members`` has the sha256
+    """A module's entries, who made it and with what options ``numerics`` and
+    ``static_memory``; ``members`` has the sha256
     of an artifact's parts.
     """
 
@@ -94,6 +104,7 @@ class Manifest:
     treadle_version: str = ""
     llvm_version: str = ""
     numerics: str = "default"
+    static_memory: bool = False
     version: int = ABI_VERSION
     members: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
@@ -112,6 +123,7 @@ class Manifest:
             "treadle_version": self.treadle_version,
             "llvm_version": self.llvm_version,
             "numerics": self.numerics,
+            "static_memory": self.static_memory,
             "entries": [asdict(entry) for entry in self.entries],
             "members": dict(self.members),
         }
@@ -137,6 +149,7 @@ class Manifest:
             treadle_version=reader.get("treadle_version", _text),
             llvm_version=reader.get("llvm_version", _text),
             numerics=reader.get("numerics", _text),
+            static_memory=reader.get("static_memory", _truth),
             version=version,
             members=reader.get("members", _texts_by_name),
         )
@@ -177,10 +190,23 @@ def _text_or_none(value: object, path: str) -> str | None:
     return None if value is None else _text(value, path)
 
 
+def _truth(value: object, path: str) -> bool:
+    if not isinstance(value, bool):
+        raise _corrupt(f"{path} is not true or false")
+    return value
+
+
 def _whole(value: object, path: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < _HIGHEST_DIM:
         raise _corrupt(f"{path} is not a whole number in range")
     return value
+
+
+def _pair(value: object, path: str) -> tuple[int, int]:
+    found = _list_of(_whole)(value, path)
+    if len(found) != 2:
+        raise _corrupt(f"{path} is no pair")
+    return found[0], found[1]
 
 
 def _index(value: object, path: str) -> int | None:
@@ -226,6 +252,7 @@ def _check(value: object, path: str) -> Check:
         reader.get("axis", _index),
         reader.get("help", _text_or_none),
         reader.get("place", _text_or_none),
+        reader.get("function", _text_or_none),
     )
 
 
@@ -246,4 +273,7 @@ def _entry(value: object, path: str) -> Entry:
         constants=reader.get("constants", _list_of(_text)),
         callbacks=reader.get("callbacks", _list_of(_text)),
         live=reader.get("live", _list_of(_text)),
+        sizes=reader.get("sizes", _list_of(_text)),
+        stages=reader.get("stages", _list_of(_whole)),
+        donated=reader.get("donated", _list_of(_pair)),
     )

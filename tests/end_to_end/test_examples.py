@@ -11,6 +11,7 @@ QUICK = {"minilm_search.py": ["--quick", "how do I add an operation?"]}
 SAYS = {
     "minilm_search.py": ["compiled once", "lowest cosine", "Latency"],
     "onnx_model.py": ["8 × 100 × 32 matches NumPy"],
+    "own_library.py": ["layer_norm by mine.normalize_rows", "0, 1, 7 and 300 match PyTorch"],
     "quickstart.py": ["batches of 1, 7 and 300 match PyTorch", "and loaded", "help:"],
 }
 

@@ -8,6 +8,7 @@ import torch
 from benchmarks.common.match import Difference, differences, export_onnx, sized_inputs
 
 import treadle
+from treadle.libraries import openblas
 
 LANGUAGE = {"bert_base", "gpt2_small", "llama_small", "t5_small", "minilm"}
 NAMES = [
@@ -46,6 +47,15 @@ def assert_all_close(found: list[Difference]):
 def test_exported_model_matches_eager_at_every_size(zoo, name):
     entry = zoo[name](tiny=True)
     exe = treadle.compile(entry.model, entry.inputs, dynamic_shapes=entry.dynamic_shapes)
+    assert_all_close(list(differences(exe, entry.model, inputs_of(name, entry))))
+
+
+@pytest.mark.parametrize("name", ["llama_small"])
+def test_model_with_products_by_a_library_matches_eager_at_every_size(zoo, name):
+    entry = zoo[name](tiny=True)
+    given = {"dynamic_shapes": entry.dynamic_shapes, "libraries": [openblas(threads=1)]}
+    exe = treadle.compile(entry.model, entry.inputs, **given)
+    assert {c.chosen for c in exe.library_choices} == {"openblas.sgemm"}
     assert_all_close(list(differences(exe, entry.model, inputs_of(name, entry))))
 
 

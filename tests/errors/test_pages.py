@@ -19,7 +19,7 @@ _spec.loader.exec_module(error_pages)
 PAGES = {path.stem: path for path in sorted(error_pages.FOLDER.glob("E*.md"))}
 # What no program on a sound machine can show: LLVM aborting, a package missing, and a system that
 # refuses threads.
-WITHOUT_PROGRAM = {"E0510", "E0709", "E0750"}
+WITHOUT_PROGRAM = {"E0510", "E0709", "E0750", "E0853", "E0862", "E0917"}
 
 
 def codes_in_source():

@@ -1,3 +1,5 @@
+from itertools import permutations
+
 import pytest
 
 from treadle.expr.bounds import EMPTY, Facts, Interval, divisible, interval, prove
@@ -161,3 +163,12 @@ def test_facts_that_mention_one_another_do_not_go_round():
 def test_product_with_an_empty_interval_ends(other):
     contradiction = Interval(5, -3)  # as facts give for a case that cannot be
     assert contradiction * other == other * contradiction == Interval()
+
+
+def test_intervals_do_not_depend_on_what_was_asked_before():
+    n, u, v = Var("n"), Var("u"), Var("v")
+    facts = (n >= 0, n <= 64, u >= 0, u <= n, v <= u, v >= 0)
+    expected = Interval(0, 64)
+    for order in permutations((n, u, v)):
+        known = Facts.of(facts)
+        assert [interval(x, known) for x in order] == [expected] * 3

@@ -174,6 +174,25 @@ def test_a_box_that_simplification_hides_is_seen_by_trying():
     refused("E0208", blocks("a = spatial(16, i)", "b = spatial(16, (i + j) // 2)", where=where))
 
 
+@pytest.mark.parametrize("width", [3, 16, 24])
+def test_axes_of_elements_that_are_walked_in_a_line_are_independent(width):
+    text = f"""
+        @tensor.function
+        def copy(X: Buffer[(b, t, {width}), f32], Y: Output[(b, t, {width}), f32]):
+            for i in range((b * t * {width} + 15) // 16):
+                for j in vectorized(16):
+                    with block("Y"):
+                        a = spatial(b, (i * 16 + j) // (t * {width}))
+                        c = spatial(t, (i * 16 + j) // {width} % t)
+                        d = spatial({width}, DIGIT % {width})
+                        where(i * 16 + j < b * t * {width})
+                        Y[a, c, d] = X[a, c, d]
+    """
+    verify(ir(text.replace("DIGIT", "(i * 16 + j)")))
+    verify(ir(text.replace("DIGIT", f"(i * {16 % width} + j)")))
+    refused("E0208", ir(text.replace("DIGIT", f"(i * {16 % width + 1} + j)")))
+
+
 def test_an_axis_stays_in_its_domain():
     refused("E0207", blocks("a = spatial(8, i)"))
     refused("E0207", blocks("a = spatial(16, i - 1)"))

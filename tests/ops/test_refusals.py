@@ -11,6 +11,8 @@ from treadle.ir.types import tensor
 n, m = Var("n"), Var("m")
 x23, x3, x32 = tensor((2, 3), f32), tensor((3,), f32), tensor((3, 2), f32)
 ints, bools, scalar = tensor((3,), i64), tensor((3,), boolean), tensor((), f32)
+pages, rows = tensor((5, 2, 4, 8), f32), tensor((3, 2, 8), f32)
+keys, table = tensor((5, 2, 8, 4), f32), tensor((2, 6), i64)
 
 REFUSED = [
     ("E0101", ops.Exp(), (x3, x3)),
@@ -72,9 +74,35 @@ REFUSED = [
     ("E0108", ops.TopK(4), (x3,)),
     ("E0108", ops.Celu(0.0), (x3,)),
     ("E0108", ops.RandomNormal((2,), f32, std=-1.0), ()),
+    ("E0102", ops.WritePages(), (pages, tensor((3, 2, 8), f16), ints)),
+    ("E0103", ops.WritePages(), (pages, rows, x3)),
+    ("E0106", ops.WritePages(True), (pages, rows, ints)),
+    ("E0106", ops.WritePages(), (pages, tensor((2, 2, 8), f32), ints)),
+    ("E0107", ops.WritePages(), (pages, x23, ints)),
+    ("E0101", ops.PagedAttention(), (rows, keys, pages, table, ints)),
+    ("E0102", ops.PagedAttention(), (rows, keys, pages, table, ints, ints, tensor((2,), f16))),
+    ("E0103", ops.PagedAttention(), (rows, keys, pages, x23, ints, ints)),
+    ("E0106", ops.PagedAttention(), (rows, pages, pages, table, ints, ints)),
+    ("E0106", ops.PagedAttention(), (tensor((3, n, 8), f32), keys, pages, table, ints, ints)),
+    ("E0107", ops.PagedAttention(), (x23, keys, pages, table, ints, ints)),
+    ("E0108", ops.PagedAttention(), (tensor((3, 3, 8), f32), keys, pages, table, ints, ints)),
+    ("E0108", ops.PagedAttention(window=0), (rows, keys, pages, table, ints, ints)),
+    ("E0108", ops.PagedAttention(softcap=-1.0), (rows, keys, pages, table, ints, ints)),
     ("E0109", ops.Reshape((2, 2)), (x23,)),
     ("E0109", ops.Reshape((n, 2)), (tensor((m, 2), f32),)),
     ("E0109", ops.Reshape((n + 1,)), (tensor((n,), f32),)),
+    ("E0103", ops.CountTrue(), (ints,)),
+    ("E0107", ops.Compact(2), (tensor((2, 3), boolean), ints)),
+    ("E0103", ops.Unravel((2, 3)), (x3,)),
+    ("E0104", ops.Unique(2), (x23,)),
+    ("E0108", ops.Unique(consecutive=True), (x3,)),
+    ("E0107", ops.SortRows(), (x3,)),
+    ("E0107", ops.RunStarts(), (scalar,)),
+    ("E0103", ops.RunLengths(3), (x3,)),
+    ("E0103", ops.RepeatEach(), (x3,)),
+    ("E0107", ops.RepeatEach(), (tensor((2, 3), i64),)),
+    ("E0106", ops.NonMaxSuppression(), (rows, rows, tensor((), i64), scalar)),
+    ("E0103", ops.NonMaxSuppression(), (tensor((1, 3, 4), f32), rows, scalar, scalar)),
 ]
 
 

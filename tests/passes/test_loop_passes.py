@@ -102,6 +102,51 @@ def test_sink_allocations_a_temporary_stays_outside_of_the_loop_that_reduces_int
     assert_same_ir(sink_allocations(before), before)
 
 
+BRANCHES = """
+    @tensor.function
+    def f(X: Buffer[(n, 4), f32], Y: Output[(n, 4), f32]):
+        if n <= 8:
+            T = alloc((n, 4), f32)
+            for i in range(n):
+                for j in range(4):
+                    with block("T"):
+                        a = spatial(n, i)
+                        b = spatial(4, j)
+                        T[a, b] = X[a, b] * f32(2.0)
+                for k in range(4):
+                    with block("Y"):
+                        c = spatial(n, i)
+                        d = spatial(4, k)
+                        Y[c, d] = T[c, d]
+        else:
+            S = alloc((n, 4), f32)
+            for p in range(n):
+                for q in range(4):
+                    with block("S"):
+                        e = spatial(n, p)
+                        g = spatial(4, q)
+                        S[e, g] = X[e, g] + f32(1.0)
+            for u in range(n):
+                for v in range(4):
+                    with block("Y_1"):
+                        h = spatial(n, u)
+                        l = spatial(4, v)
+                        Y[h, l] = S[h, l]
+"""
+
+
+def test_sink_allocations_goes_into_branches_and_keeps_what_all_of_one_needs_before_both():
+    t, s = "T = alloc((n, 4), f32)\n", "S = alloc((n, 4), f32)\n"
+    wanted = BRANCHES.replace("            " + t, "").replace("            " + s, "")
+    wanted = wanted.replace("        if n", "        " + s + "        if n")
+    wanted = wanted.replace(
+        "            for i in range(n):\n",
+        "            for i in range(n):\n                " + t,
+    )
+    before = ir(BRANCHES).tensor("f")
+    assert_same_ir(sink_allocations(before), ir(wanted).tensor("f"))
+
+
 def test_shrink_allocations_a_temporary_keeps_the_region_that_its_loop_touches():
     before = function_of("""
     @tensor.function
@@ -355,6 +400,25 @@ def test_vector_storage_a_tile_of_whole_vectors_is_made_of_vectors():
         Y[ramp(16, 1, i64x16)] = T[0]
     """)
     assert_same_ir(vector_storage(before), after)
+
+
+def test_vector_storage_what_a_mask_leaves_out_is_not_read_outside_of_the_tile():
+    before = function_of("""
+    @tensor.function
+    def f(Y: Output[(4, 16), f32]):
+        T = alloc((4, 16), f32, scope="stack")
+        for i in range(4):
+            T[i, ramp(0, 1, i64x16)] = broadcast(f32(1.0), f32x16)
+        for j in range(4):
+            Y[j, ramp(0, 1, i64x16)] = select(
+                broadcast(j >= 1, boolx16),
+                load(T[j - 1, ramp(0, 1, i64x16)], mask=broadcast(j >= 1, boolx16)),
+                broadcast(f32(0.0), f32x16),
+            )
+    """)
+    text = str(vector_storage(before))
+    assert "T = alloc((4, 1), f32x16" in text
+    assert "T[min(max(j - 1, 0), 3), 0]" in text
 
 
 def test_demote_registers_at_changing_places_move_to_the_stack():

@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from treadle.expr.bounds import Facts
@@ -43,6 +43,7 @@ def bytes_of(x: Expr, n: int) -> int:
 
 
 @given(lives(), st.integers(1, 50))
+@settings(deadline=None)
 def test_values_that_live_together_do_not_overlap(values, n):
     plan, blocks = planned(values)
     offsets, total = plan.layout()
@@ -58,6 +59,7 @@ def test_values_that_live_together_do_not_overlap(values, n):
 
 
 @given(lives(), st.integers(1, 50))
+@settings(deadline=None)
 def test_the_arena_lies_between_the_largest_sum_of_lives_and_the_sum_of_all(values, n):
     plan, _ = planned(values)
     total = bytes_of(plan.layout()[1], n)
@@ -70,6 +72,7 @@ def test_the_arena_lies_between_the_largest_sum_of_lives_and_the_sum_of_all(valu
 
 
 @given(lives(), st.integers(1, 50))
+@settings(deadline=None)
 def test_the_live_sets_are_what_no_plan_can_do_without(values, n):
     plan, _ = planned(values)
     most = max((bytes_of(size, n) for size in plan.live()), default=0)

@@ -23,6 +23,7 @@ from treadle.schedule.prefetch import Prefetch
 from treadle.schedule.reduction import DecomposeReduction, RFactor
 from treadle.schedule.reverse_inline import FuseReductionEpilogue, ReverseComputeInline
 from treadle.schedule.rolling_buffer import RollingBuffer
+from treadle.schedule.specialize import Specialize
 from treadle.schedule.split import TAILS, Split
 from treadle.schedule.thread_axes import Bind
 from treadle.schedule.trace import Schedule, apply_trace, parse_trace, trace_text
@@ -59,7 +60,7 @@ MAPS = st.sampled_from(
         index_map(lambda a, b: (-a, b)),
     ]
 )
-INSTRUCTIONS = st.one_of(
+PLAIN = st.one_of(
     st.builds(
         Split, NAMES, st.lists(st.none() | st.integers(1, 9), min_size=1, max_size=3).map(tuple)
     ),
@@ -87,6 +88,8 @@ INSTRUCTIONS = st.one_of(
     *(st.builds(c, NAMES, NAMES) for c in (DecomposePadding, RollingBuffer)),
     st.builds(FuseReductionEpilogue, NAMES, NAMES, st.booleans()),
 )
+TRACES = st.lists(PLAIN, max_size=2).map(tuple)
+INSTRUCTIONS = PLAIN | st.builds(Specialize, st.sampled_from(["n == 1", "n < m"]), TRACES, TRACES)
 
 
 @given(st.lists(INSTRUCTIONS, max_size=5).map(tuple))

@@ -87,11 +87,11 @@ def test_a_wrong_value_anywhere_is_refused_or_allowed_by_its_type(axpy_entry, ju
 
 def test_a_missing_field_is_named():
     with pytest.raises(RuntimeFault, match=r"manifest.entries is missing"):
-        Manifest.from_json('{"version": 2}')
+        Manifest.from_json('{"version": 3}')
 
 
 def test_another_version_is_told():
-    with pytest.raises(RuntimeFault, match="has version 1, and this run time reads 2"):
+    with pytest.raises(RuntimeFault, match="has version 1, and this run time reads 3"):
         Manifest.from_json('{"version": 1}')
 
 

@@ -7,6 +7,7 @@ raises the same ones.
 from treadle_runtime.errors import (
     CodegenError,
     InternalError,
+    LanguageModelError,
     LoweringError,
     ModelImportError,
     OptionError,
@@ -21,6 +22,7 @@ from treadle_runtime.errors import (
 __all__ = [
     "CodegenError",
     "InternalError",
+    "LanguageModelError",
     "LoweringError",
     "ModelImportError",
     "OptionError",

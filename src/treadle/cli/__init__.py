@@ -1,4 +1,6 @@
-"""Floor 8, the command line: ``treadle compile | run | bench | inspect | explain``."""
+"""Floor 11, the command line: ``treadle compile | run | bench | inspect | explain``, and
+``generate | serve`` for language models.
+"""
 
 from treadle.cli.app import app
 

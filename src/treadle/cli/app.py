@@ -10,9 +10,11 @@ from treadle.base.errors import InternalError, TreadleError
 from treadle.cli.bench import bench
 from treadle.cli.compile import compile_model
 from treadle.cli.explain import explain
+from treadle.cli.generate import generate
 from treadle.cli.inspect import inspect
 from treadle.cli.report import print_error
 from treadle.cli.run import run
+from treadle.cli.serve import serve
 
 USER_ERROR = 1
 COMPILER_ERROR = 2
@@ -69,3 +71,5 @@ app.command()(run)
 app.command()(bench)
 app.command()(inspect)
 app.command()(explain)
+app.command()(generate)
+app.command()(serve)

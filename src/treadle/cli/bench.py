@@ -9,8 +9,9 @@ from rich.table import Table
 
 from treadle.base.errors import OptionError
 from treadle.cli.inputs import Given, make_inputs, parse_dims, parse_shapes
+from treadle.cli.libraries import libraries_called
 from treadle.cli.models import load_model, slowly
-from treadle.cli.parameters import Dims, Model, Seed, Target, Threads
+from treadle.cli.parameters import Dims, LibraryNames, Model, Seed, Target, Threads
 from treadle.cli.peers import NAMES, Call, choose_peer, peer_call
 from treadle.cli.progress import progress
 from treadle.cli.report import out
@@ -34,6 +35,7 @@ def bench(
         str | None, typer.Option("--against", help="torch (.pt2) or onnxruntime (.onnx).")
     ] = None,
     target: Target = "native",
+    libraries: LibraryNames = None,
 ) -> None:
     """Time MODEL beside the peer that reads the same file, calls taking turns."""
     if runs < 1:
@@ -41,8 +43,11 @@ def bench(
     peer = choose_peer(model, against)
     given = Given(shapes=parse_shapes(shapes), dims=parse_dims(dims))
     program = load_model(model)
+    chosen = libraries_called(libraries)
     with progress(f"compiling {model.name}") as report:
-        exe = compile_model(program, target=target, threads=threads, progress=report)
+        exe = compile_model(
+            program, target=target, threads=threads, libraries=chosen, progress=report
+        )
     inputs = make_inputs(exe.entry, given, seed)
     arrays = tuple(inputs.values())
     calls: dict[str, Call] = {"Treadle": lambda: exe(*arrays)}

@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from treadle.cli.models import compiled
-from treadle.cli.parameters import Model, Numerics, Target, Threads
-from treadle.cli.report import out, print_approximations
+from treadle.cli.parameters import LibraryNames, Model, Numerics, Target, Threads
+from treadle.cli.report import out, print_approximations, print_library_choices
 
 
 def compile_model(
@@ -18,12 +18,14 @@ def compile_model(
     target: Target = "native",
     threads: Threads = None,
     numerics: Numerics = "default",
+    libraries: LibraryNames = None,
 ) -> None:
     """Compile MODEL and write an artifact that loads quickly."""
     path = model.with_suffix(".treadle") if output is None else output
-    exe = compiled(model, target=target, threads=threads, numerics=numerics)
+    exe = compiled(model, target=target, threads=threads, numerics=numerics, libraries=libraries)
     exe.save(path)
     console = out()
     console.print(exe.signature, markup=False)
     print_approximations(console, exe)
+    print_library_choices(console, exe)
     console.print(f"wrote {path} ({path.stat().st_size / 2**20:.2f} MiB)", markup=False)

@@ -9,16 +9,19 @@ from rich.table import Table
 
 from treadle.base.errors import OptionError
 from treadle.cli.inputs import parse_dims
+from treadle.cli.libraries import libraries_called
 from treadle.cli.models import compiled, imported
-from treadle.cli.parameters import Dims, Model, Numerics, Target, Threads
-from treadle.cli.report import out, print_approximations
+from treadle.cli.parameters import Dims, LibraryNames, Model, Numerics, Target, Threads
+from treadle.cli.report import out, print_approximations, print_library_choices
 from treadle.codegen.llvm.host import kernel_steps
 from treadle.codegen.llvm.object import assembly
 from treadle.driver.build import ENTRY, object_texts
 from treadle.driver.executable import Executable
+from treadle.driver.libraries import given_libraries
 from treadle.driver.options import Options, make_options
 from treadle.driver.pipelines import graph_pipeline, loop_pipeline, lower_pipeline
 from treadle.ir.module import Module
+from treadle.libraries import Library
 from treadle.passes.lower_host import lower_host
 
 
@@ -44,14 +47,17 @@ def inspect(
     target: Target = "native",
     threads: Threads = None,
     numerics: Numerics = "default",
+    libraries: LibraryNames = None,
 ) -> None:
     """Show the signature, operations and memory of MODEL, or its program at a level."""
     if level is None and function is None:
-        exe = compiled(model, target=target, threads=threads, numerics=numerics)
+        exe = compiled(
+            model, target=target, threads=threads, numerics=numerics, libraries=libraries
+        )
         _summary(exe, parse_dims(dims))
         return
     options = make_options(target, numerics, threads, True)
-    texts = _texts(imported(model), level or Shown.graph, options)
+    texts = _texts(imported(model), level or Shown.graph, options, libraries_called(libraries))
     if function is not None:
         if function not in texts:
             raise OptionError(
@@ -63,15 +69,18 @@ def inspect(
     typer.echo("\n\n".join(text.rstrip() for text in texts.values()))
 
 
-def _texts(module: Module, level: Shown, options: Options) -> dict[str, str]:
+def _texts(
+    module: Module, level: Shown, options: Options, libraries: list[Library]
+) -> dict[str, str]:
     """The texts of a module's functions at a level, by name."""
-    graph = graph_pipeline().run(module)
+    given = given_libraries(libraries)
+    graph = graph_pipeline(given.options(options)).run(module)
     if level is Shown.graph:
         return _functions(graph)
     loops = loop_pipeline(
         options.target, options.threads, strict=options.strict, fast=options.fast
     ).run(graph)
-    host = lower_host(loops, ENTRY)
+    host = lower_host(loops, ENTRY, given.natives)
     kernels = tuple(dict.fromkeys(step.kernel for step in kernel_steps(host.steps)))
     used = loops.with_functions((*loops.graph_functions, *map(loops.tensor, kernels)))
     if level is Shown.loop:
@@ -95,12 +104,12 @@ def _summary(exe: Executable, dims: dict[str, int]) -> None:
     for check in exe.entry.checks:
         console.print(f"  checks {check.text}", markup=False)
     print_approximations(console, exe)
+    print_library_choices(console, exe)
     console.print()
     console.print(_operations(exe.module))
     console.print()
-    console.print(
-        f"{len(exe.entry.calls)} kernel calls, {len(exe.entry.callbacks)} library functions"
-    )
+    outside = sum(call.kernel in exe.entry.callbacks for call in exe.entry.calls)
+    console.print(f"{len(exe.entry.calls) - outside} kernel calls, {outside} library calls")
     if dims or not exe.entry.symbols:
         console.print(str(exe.memory(**dims)), markup=False)
         return

@@ -2,11 +2,12 @@
 
 import importlib.util
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from treadle.base.errors import ModelImportError
+from treadle.cli.libraries import libraries_called
 from treadle.cli.progress import progress
 from treadle.driver.compile import compile as compile_model
 from treadle.driver.compile import import_model
@@ -64,16 +65,28 @@ def _no_program(path: Path, why: str) -> ModelImportError:
 
 
 def compiled(
-    path: Path, *, target: str = "native", threads: int | None = None, numerics: str = "default"
+    path: Path,
+    *,
+    target: str = "native",
+    threads: int | None = None,
+    numerics: str = "default",
+    libraries: Sequence[str] | None = None,
 ) -> Executable:
-    """Compile the model at ``path``, with a progress bar.
+    """Compile the model at ``path``, with a progress bar; ``libraries`` are the names of those that
+    may compute parts of it.
 
     Raises:
         TreadleError: what the front end and the compiler say.
     """
+    given = libraries_called(libraries)
     with progress(f"compiling {path.name}") as report:
         return compile_model(
-            load_model(path), target=target, threads=threads, numerics=numerics, progress=report
+            load_model(path),
+            target=target,
+            threads=threads,
+            numerics=numerics,
+            libraries=given,
+            progress=report,
         )
 
 

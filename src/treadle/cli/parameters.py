@@ -15,6 +15,14 @@ Threads = Annotated[
     int | None, typer.Option("--threads", help="Threads that a call uses; all cores by default.")
 ]
 Numerics = Annotated[str, typer.Option("--numerics", help="default, fast or strict.")]
+LibraryNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--library",
+        metavar="NAME",
+        help="A library that may compute parts of the model: openblas, or FILE.py:NAME.",
+    ),
+]
 Dims = Annotated[
     list[str] | None,
     typer.Option("--dim", metavar="NAME=SIZE", help="The value of a symbolic dimension."),

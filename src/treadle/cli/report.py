@@ -24,6 +24,12 @@ def print_approximations(console: Console, exe: Executable) -> None:
         console.print(f"  {found}", markup=False)
 
 
+def print_library_choices(console: Console, exe: Executable) -> None:
+    """What computes the parts that a library could, a line each."""
+    for choice in exe.library_choices:
+        console.print(f"  {choice}", markup=False)
+
+
 def err() -> Console:
     """Standard error as it is now."""
     return Console(stderr=True, highlight=False, soft_wrap=True)

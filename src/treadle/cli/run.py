@@ -12,7 +12,7 @@ from rich.text import Text
 from treadle.base.errors import OptionError
 from treadle.cli.inputs import Arrays, Given, make_inputs, parse_dims, parse_shapes, read_arrays
 from treadle.cli.models import compiled
-from treadle.cli.parameters import Dims, Model, Numerics, Seed, Target, Threads
+from treadle.cli.parameters import Dims, LibraryNames, Model, Numerics, Seed, Target, Threads
 from treadle.cli.report import out
 from treadle_runtime.array import dtype_name
 from treadle_runtime.files import write_atomically
@@ -38,6 +38,7 @@ def run(
     target: Target = "native",
     threads: Threads = None,
     numerics: Numerics = "default",
+    libraries: LibraryNames = None,
 ) -> None:
     """Run MODEL once and show, or write, its results."""
     if output is not None and output.suffix != ".npz":
@@ -46,7 +47,7 @@ def run(
         )
     named, listed = read_arrays(files or [])
     given = Given(named, listed, parse_shapes(shapes), parse_dims(dims))
-    exe = compiled(model, target=target, threads=threads, numerics=numerics)
+    exe = compiled(model, target=target, threads=threads, numerics=numerics, libraries=libraries)
     results = exe(**make_inputs(exe.entry, given, seed))
     arrays = results if isinstance(results, tuple) else (results,)
     found = dict(zip((spec.name for spec in exe.entry.outputs), arrays, strict=True))

@@ -6,21 +6,23 @@ from dataclasses import dataclass
 import numpy as np
 
 import treadle
-from treadle.codegen.llvm.host import host_text, kernel_steps
+from treadle.codegen.llvm.host import TimedStep, host_text, kernel_steps, timed_steps
 from treadle.codegen.llvm.kernel import kernel_text, module_text
 from treadle.codegen.llvm.object import compile_objects
 from treadle.driver.options import Options
 from treadle.driver.pipelines import loop_pipeline, lower_pipeline
 from treadle.driver.work import work_of
-from treadle.expr.scalar import Expr, Var, int_value, substitute
+from treadle.expr.scalar import Expr, Var, const, int_value, substitute
 from treadle.expr.simplify import simplify
 from treadle.ir.analysis import symbols
-from treadle.ir.host import HostFunction
+from treadle.ir.host import HostFunction, KernelStep, NativeStep
 from treadle.ir.module import Constant, Module
 from treadle.ir.types import TensorType
+from treadle.libraries.library import Lowering
 from treadle.passes.inplace import aliased
-from treadle.passes.lower_host import lower_host
+from treadle.passes.lower_host import NO_NATIVES, lower_host
 from treadle.passes.pipeline import Progress
+from treadle.passes.plan_memory import byte_size
 from treadle.passes.winograd import Approximation, approximations
 from treadle_runtime.array import aligned
 from treadle_runtime.executable import exports_of
@@ -59,8 +61,13 @@ class Build:
         return link(self.objects, exports_of(self.entry), runtime_symbols())
 
 
-def build(graph: Module, options: Options, progress: Progress | None = None) -> Build:
-    """Compile the entry of a graph module.
+def build(
+    graph: Module,
+    options: Options,
+    progress: Progress | None = None,
+    natives: Mapping[str, Lowering] = NO_NATIVES,
+) -> Build:
+    """Compile the entry of a graph module; ``natives`` are the C functions that it may call.
 
     Raises:
         TreadleError: what a pass, code generation or LLVM refuses.
@@ -69,8 +76,8 @@ def build(graph: Module, options: Options, progress: Progress | None = None) -> 
     pipeline = loop_pipeline(
         target, threads, options.cache, strict=options.strict, fast=options.fast
     )
-    module = pipeline.run(graph, dump=options.dump, progress=progress)
-    host = lower_host(module, ENTRY)
+    module = pipeline.run(graph, dump=options.dump, progress=progress, verify=options.verify)
+    host = lower_host(module, ENTRY, natives, static=options.static_memory)
     if progress is not None:
         progress("machine code", len(pipeline.passes), len(pipeline.passes))
     objects = tuple(_objects(module, host, options))
@@ -78,7 +85,7 @@ def build(graph: Module, options: Options, progress: Progress | None = None) -> 
         _with_used_constants(module, host),
         host,
         objects,
-        manifest_of(host, module, options.numerics),
+        manifest_of(host, module, options.numerics, static_memory=options.static_memory),
         approximations(graph, target=target, threads=threads) if options.fast else (),
     )
 
@@ -160,7 +167,9 @@ def object_texts(module: Module, host: HostFunction, options: Options) -> list[s
     return [*texts, module_text([host_text(host, module, options.target)], "", options.target)]
 
 
-def manifest_of(host: HostFunction, module: Module, numerics: str) -> Manifest:
+def manifest_of(
+    host: HostFunction, module: Module, numerics: str, *, static_memory: bool = False
+) -> Manifest:
     """The manifest of a module with one entry."""
     entry = Entry(
         host.name,
@@ -172,15 +181,28 @@ def manifest_of(host: HostFunction, module: Module, numerics: str) -> Manifest:
         host.constants,
         host.callbacks,
         tuple(map(str, host.live)),
+        tuple(var.name for var in host.sizes),
+        tuple(host.stage_of(*type_.dims) for _, type_ in host.outputs) if host.sizes else (),
+        host.donated,
     )
-    return Manifest((entry,), treadle_version=treadle.__version__, numerics=numerics)
+    return Manifest(
+        (entry,),
+        treadle_version=treadle.__version__,
+        numerics=numerics,
+        static_memory=static_memory,
+    )
 
 
 def _checks(host: HostFunction) -> tuple[Check, ...]:
     """The checks of shapes, then those of values: the order that status codes follow."""
     shapes = (Check(c.text, c.input, c.axis) for c in host.checks)
     values = (
-        Check(c.message, help=c.cure, place=None if c.span is None else str(c.span))
+        Check(
+            c.message,
+            help=c.cure,
+            place=None if c.span is None else str(c.span),
+            function=c.function,
+        )
         for c in host.value_checks
     )
     return (*shapes, *values)
@@ -192,17 +214,19 @@ def _spec(name: str, type_: TensorType) -> TensorSpec:
 
 
 def _call(host: HostFunction, module: Module) -> list[CallSpec]:
-    calls: list[CallSpec] = []
-    for step in kernel_steps(host.steps):
-        function = module.tensor(step.kernel)
-        values: dict[Var, Expr] = dict(zip(symbols(function), step.symbols, strict=True))
-        flops, moved = work_of(function)
-        calls.append(
-            CallSpec(
-                step.kernel,
-                step.label,
-                str(simplify(substitute(flops, values))),
-                str(simplify(substitute(moved, values))),
-            )
+    return [_spec_of(step, module) for step in timed_steps(host.steps)]
+
+
+def _spec_of(step: TimedStep, module: Module) -> CallSpec:
+    if not isinstance(step, KernelStep):
+        types = (
+            step.types
+            if isinstance(step, NativeStep)
+            else tuple(t for _, t in (*step.inputs, *step.outputs))
         )
-    return calls
+        moved = sum((byte_size(t) for t in types), start=const(0))
+        return CallSpec(step.function, step.function, "0", str(simplify(moved)))
+    function = module.tensor(step.kernel)
+    values: dict[Var, Expr] = dict(zip(symbols(function), step.symbols, strict=True))
+    flops, moved = (simplify(substitute(x, values)) for x in work_of(function))
+    return CallSpec(step.kernel, step.label, str(flops), str(moved))

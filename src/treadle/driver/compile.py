@@ -1,15 +1,19 @@
 """``treadle.compile`` and ``treadle.load``."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from treadle.base.errors import ModelImportError
+from treadle.driver.bounds import with_bounds
 from treadle.driver.build import ENTRY, build
+from treadle.driver.donate import Donate, with_donated
 from treadle.driver.executable import Executable
+from treadle.driver.libraries import Functions, Libraries, given_libraries, saved_choices
 from treadle.driver.options import make_options
 from treadle.driver.pipelines import graph_pipeline
 from treadle.driver.stored import StoredConstants
@@ -17,13 +21,13 @@ from treadle.ir.graph import GraphFunction
 from treadle.ir.module import Module
 from treadle.ir.parser import parse
 from treadle.ir.verify import verify
+from treadle.libraries.measurements import Measurements
 from treadle.ops import OPS_BY_NAME
+from treadle.passes.lower_libraries import LibraryChoice
 from treadle.passes.pipeline import Progress
 from treadle.target import Target
 from treadle_runtime import artifact
 from treadle_runtime.stored import StoredWeights
-
-Libraries = Mapping[str, Callable[..., Any]]
 
 
 def compile(  # noqa: A001  (the word that users expect)
@@ -36,7 +40,11 @@ def compile(  # noqa: A001  (the word that users expect)
     threads: int | None = None,
     fallback: str | None = None,
     libraries: Libraries | None = None,
+    measurements: Measurements | None = None,
     constants: Mapping[str, np.ndarray] | None = None,
+    donate: Donate = (),
+    bounds: Mapping[str, int] = MappingProxyType({}),
+    static_memory: bool = False,
     cache: bool = True,
     progress: Progress | None = None,
 ) -> Executable:
@@ -55,22 +63,40 @@ def compile(  # noqa: A001  (the word that users expect)
             which ``Executable.approximations`` lists.
         threads: how many threads a call uses; all cores unless given.
         fallback: ``"torch"`` runs operators that Treadle lacks through PyTorch.
-        libraries: Python functions by name for ``call_library``.
+        libraries: the libraries that may compute parts of the model (``treadle.libraries``), which
+            ``Executable.library_choices`` lists; or Python functions by name for ``call_library``.
+        measurements: times of such parts by library and by generated code, which decide between
+            them; without any the priorities decide that the libraries declare.
         constants: values of inputs of an ONNX model, by name, that the program is compiled for: it
             no longer takes these inputs. Shapes of the model may depend on them.
+        donate: names of inputs that give their memory away: the result of the same name, or of the
+            name that a mapping says, is made there and handed back as the array that was passed.
+            Old contents are copied where they are needed longer.
+        bounds: the most that symbolic dimensions of the inputs are, by name; calls test it.
+        static_memory: one arena of constant size holds whatever a call needs at the largest sizes:
+            memory is taken once. Every symbol needs an upper bound.
         cache: whether schedules and objects are kept on disk for the next time.
         progress: called with the name of each stage, its number, and how many there are.
 
     Raises:
         TreadleError: what is wrong with the model or the options, and the cure.
     """
-    options = make_options(target, numerics, threads, cache)
+    options = make_options(target, numerics, threads, cache, static_memory=static_memory)
     module, found = import_model(model, example_inputs, dynamic_shapes, fallback, constants)
     require_entry(module)
-    graph = graph_pipeline().run(module, dump=options.dump, progress=progress)
-    built = build(graph, options, progress)
+    module = with_bounds(with_donated(module, donate), bounds)
+    given = given_libraries(libraries, found)
+    choices: list[LibraryChoice] = []
+    pipeline = graph_pipeline(given.options(options, measurements, choices.append))
+    graph = pipeline.run(module, dump=options.dump, progress=progress, verify=options.verify)
+    given.require(graph)
+    built = build(graph, options, progress, given.natives)
     return Executable(
-        graph, built, threads=options.threads, libraries={**found, **(libraries or {})}
+        graph,
+        built,
+        threads=options.threads,
+        callees=given.callees(built.entry.callbacks),
+        library_choices=tuple(choices),
     )
 
 
@@ -83,18 +109,30 @@ def load(
     cache: bool = True,
 ) -> Executable:
     """Load a model that ``Executable.save`` wrote; it is compiled from its text, which the disk
-    cache makes quick, with the option ``numerics`` that it was compiled with.
+    cache makes quick, with the options ``numerics`` and ``static_memory`` that it was compiled
+    with.
 
     Raises:
         RuntimeFault: E0711 to E0714, E0720 for a file that is missing, damaged or of another
-            version.
+            version, E0726 for a library that it was compiled with and that is not passed again.
     """
     contents = artifact.read(path)
-    options = make_options(target, contents.manifest.numerics, threads, cache)
+    manifest = contents.manifest
+    options = make_options(
+        target, manifest.numerics, threads, cache, static_memory=manifest.static_memory
+    )
     graph = parse(contents.module_text, OPS_BY_NAME, contents.weights, source=str(path))
-    built = build(graph, options)
+    given = given_libraries(libraries)
+    given.require(graph)
+    built = build(graph, options, natives=given.natives)
     graph = graph.with_constants(StoredConstants(graph.constants, StoredWeights(path)))
-    return Executable(graph, built, threads=options.threads, libraries=libraries)
+    return Executable(
+        graph,
+        built,
+        threads=options.threads,
+        callees=given.callees(built.entry.callbacks),
+        library_choices=saved_choices(graph),
+    )
 
 
 def import_model(
@@ -103,7 +141,7 @@ def import_model(
     dynamic_shapes: Any,  # noqa: ANN401
     fallback: str | None,
     constants: Mapping[str, np.ndarray] | None = None,
-) -> tuple[Module, Libraries]:
+) -> tuple[Module, Functions]:
     """The module of a model of any kind, and the functions that its library calls name.
 
     Raises:
@@ -142,7 +180,7 @@ def import_model(
     )
 
 
-def _import_path(path: Path, constants: Mapping[str, np.ndarray]) -> tuple[Module, Libraries]:
+def _import_path(path: Path, constants: Mapping[str, np.ndarray]) -> tuple[Module, Functions]:
     if not path.is_file():
         raise ModelImportError(
             "E0611", f"there is no file '{path}'", help="name a file that exists"

@@ -23,7 +23,8 @@ class Options:
     ``fast``: as ``default``, and algorithms with larger errors where they save time.
     ``threads``: how many threads an executable uses. ``workers``: processes that compile at the
     same time. ``cache``: schedules and objects of earlier runs. ``dump``: folder that receives the
-    module after each pass, or ``None``.
+    module after each pass, or ``None``. ``verify``: check the program after each pass.
+    ``static_memory``: the arena has a constant size, for the upper bounds of all symbols.
     """
 
     target: Target
@@ -32,6 +33,8 @@ class Options:
     workers: int
     cache: DiskCache
     dump: Path | None
+    verify: bool = False
+    static_memory: bool = False
 
     @property
     def strict(self) -> bool:
@@ -49,6 +52,8 @@ def make_options(
     numerics: str,
     threads: int | None,
     cache: bool,
+    *,
+    static_memory: bool = False,
 ) -> Options:
     """Check what the user said and fill in the rest from the machine and the environment.
 
@@ -75,4 +80,6 @@ def make_options(
         cores,
         DiskCache(environment.cache) if cache else NO_CACHE,
         environment.dump,
+        environment.verify,
+        static_memory,
     )

@@ -20,6 +20,7 @@ from treadle.expr.terms import Monomial, Poly, atom, quotient, to_poly
 _FIRST_FUEL = 12
 _FUEL = 300
 _DEPTH = 12
+_NOWHERE = 1 << 30
 
 
 class Prover:
@@ -28,6 +29,9 @@ class Prover:
     def __init__(self, known: Known) -> None:
         self.known = known
         self._intervals: dict[Expr, Interval] = {}
+        self._open: dict[Expr, int] = {}
+        self._reached = _NOWHERE
+        self._guesses: dict[Expr, int] = {}
         self._proved: set[Poly] = set()
         self._failed: dict[Poly, int] = {}
         self._refutations: set[Poly] = set()
@@ -63,9 +67,32 @@ class Prover:
             return EVERYTHING if x.dtype.is_float else Interval(int(x.value), int(x.value))
         found = self._intervals.get(x)
         if found is None:
-            # While this is worked out, facts that lead back to it find it unbounded.
-            self._intervals[x] = whole(x.dtype.scalar)
-            found = self._intervals[x] = self._interval(x)
+            return self._worked_out(x)
+        if self._open:
+            known = self._guesses.get(x, _NOWHERE)
+            self._reached = min(self._reached, self._open.get(x, known))
+        return found
+
+    def _worked_out(self, x: Expr) -> Interval:
+        """The interval of what is asked for the first time.
+
+        Meanwhile, facts that lead back to it find it unbounded. What is found by way of that may be
+        too wide, so it is forgotten when the first question is answered.
+        """
+        depth, outer = len(self._open), self._reached
+        self._open[x], self._reached = depth, _NOWHERE
+        self._intervals[x] = whole(x.dtype.scalar)
+        found = self._intervals[x] = self._interval(x)
+        del self._open[x]
+        if self._reached < depth:
+            self._guesses[x] = self._reached
+        else:
+            self._reached = _NOWHERE
+        self._reached = min(outer, self._reached)
+        if not depth:
+            for guess in self._guesses:
+                del self._intervals[guess]
+            self._guesses.clear()
         return found
 
     def interval_of_poly(self, p: Poly) -> Interval:

@@ -8,6 +8,7 @@ from treadle.base.errors import InternalError
 from treadle.expr.dtype import i64
 from treadle.expr.facts import Facts
 from treadle.expr.scalar import Apply, Expr, Var, apply, const, variables, walk
+from treadle.ir.calls import BindSymbol
 from treadle.ir.graph import Atom, GraphFunction, ShapeLiteral
 from treadle.ir.graph import Literal as GraphLiteral
 from treadle.ir.module import Function
@@ -67,7 +68,19 @@ def symbols(function: Function) -> tuple[Var, ...]:
 def facts_of(function: Function) -> Facts:
     """What holds of the symbols of a function: no dimension is negative, and what it assumes."""
     nonnegative = tuple(v >= 0 for v in shape_symbols(function))
-    return Facts.of((*nonnegative, *function.assumes), {})
+    return Facts.of((*nonnegative, *function.assumes, *_bound_facts(function)), {})
+
+
+def bound_symbols(function: GraphFunction) -> tuple[Var, ...]:
+    """The symbols that values give while the function runs, in order."""
+    return tuple(b.op.variable for b in function.body if isinstance(b.op, BindSymbol))
+
+
+def _bound_facts(function: Function) -> tuple[Expr, ...]:
+    """What the function checks of the symbols that values give."""
+    if not isinstance(function, GraphFunction):
+        return ()
+    return tuple(fact for b in function.body if isinstance(b.op, BindSymbol) for fact in b.op.where)
 
 
 # ---- Walking statements

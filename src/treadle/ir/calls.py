@@ -9,7 +9,8 @@ from typing import ClassVar
 import numpy as np
 
 from treadle.base.errors import InternalError
-from treadle.expr.scalar import Expr
+from treadle.expr.dtype import i64
+from treadle.expr.scalar import Expr, Var
 from treadle.ir.op import Op, Samples, fail
 from treadle.ir.types import TensorType, Type
 
@@ -62,10 +63,17 @@ class CallTensor(FunctionOp):
 
 @dataclass(frozen=True)
 class CallLibrary(FunctionOp):
-    """The same for a function outside the module, known to the run time by ``function``."""
+    """The same for a function outside the module, known to the run time by ``function``: a name, or
+    ``library.name``. ``symbols`` are numbers that it is passed besides.
+
+    One that is not ``pure`` does something besides: it runs whether or not its results are used, as
+    often as it is written, and in the order in which such calls are written.
+    """
 
     function: str
     out: tuple[TensorType, ...]
+    symbols: tuple[Expr, ...] = ()
+    pure: bool = True
 
     def infer(self, *types: Type) -> tuple[Type, ...]:
         """What the call says."""
@@ -75,13 +83,18 @@ class CallLibrary(FunctionOp):
 @dataclass(frozen=True)
 class MatchCast(FunctionOp):
     """Assert that the operand has type ``type``, whose new symbols it binds; checked when the
-    program runs.
+    program runs. Errors: E0107, E0131.
     """
 
     type: TensorType
 
     def infer(self, *types: Type) -> Type:
         """What was asserted."""
+        (given,) = types
+        if not isinstance(given, TensorType):
+            raise fail(self, "E0107", f"a tensor was expected, not {given}")
+        if (given.dtype, given.ndim) != (self.type.dtype, self.type.ndim):
+            raise fail(self, "E0131", f"{given} is never {self.type}")
         return self.type
 
 
@@ -103,6 +116,36 @@ class AssertTrue(FunctionOp):
             raise fail(self, "E0107", f"the condition must have rank 0, not {type_}")
         if not type_.dtype.is_bool:
             raise fail(self, "E0103", f"the condition must be of bool, not {type_.dtype}")
+        return type_
+
+
+@dataclass(frozen=True)
+class BindSymbol(FunctionOp):
+    """Let ``symbol``, new here, be the operand, an i64 of rank 0 that the program computes; the
+    result is the operand.
+
+    The program stops unless every claim in ``where`` holds of it. Where the symbol is a dimension,
+    one of them is that it is not negative.
+    Errors: E0103, E0107, E0108.
+    """
+
+    symbol: Expr
+    where: tuple[Expr, ...] = ()
+
+    @property
+    def variable(self) -> Var:
+        """The symbol."""
+        if not isinstance(self.symbol, Var):
+            raise fail(self, "E0108", f"{self.symbol} is no symbol", "write symbol=u")
+        return self.symbol
+
+    def infer(self, *types: Type) -> Type:
+        """The operand's type."""
+        (type_,) = types
+        if not isinstance(type_, TensorType) or type_.ndim:
+            raise fail(self, "E0107", f"a size must have rank 0, not {type_}")
+        if type_.dtype != i64 or self.variable.dtype != i64:
+            raise fail(self, "E0103", f"a size must be i64, not {type_.dtype}", "insert a cast")
         return type_
 
 
@@ -138,7 +181,7 @@ class WhileLoop(FunctionOp):
 
 
 CALLS: tuple[type[FunctionOp], ...] = (
-    *(Call, CallTensor, CallLibrary, MatchCast, AssertTrue, Cond, WhileLoop),
+    *(Call, CallTensor, CallLibrary, MatchCast, AssertTrue, BindSymbol, Cond, WhileLoop),
 )
-CHECKS = (MatchCast, AssertTrue)
+CHECKS = (MatchCast, AssertTrue, BindSymbol)
 """What a program does for the sake of checking, though nothing may use its result."""

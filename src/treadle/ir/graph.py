@@ -69,7 +69,9 @@ class GraphFunction:
     """A pure function of tensors: bindings in order, each name defined once.
 
     ``inputs`` and ``outputs`` are what callers from outside call the parameters and the results,
-    where that differs from the names of the values; any text will do.
+    where that differs from the names of the values; any text will do. ``donated`` are pairs of
+    numbers of a result and of a parameter of the same type, for an entry: its caller gives the
+    parameter's memory away, and the result lies there.
     """
 
     name: str
@@ -80,6 +82,7 @@ class GraphFunction:
     span: Span | None = None
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
+    donated: tuple[tuple[int, int], ...] = ()
 
     @property
     def input_names(self) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from treadle.expr.scalar import Const, Expr, as_expr
 from treadle.ir.graph import Atom, Binding, ConstantRef, GraphFunction, Literal, ShapeLiteral, Value
 from treadle.ir.module import Constant
 from treadle.ir.op import Op
+from treadle.ir.tensor import TensorFunction
 from treadle.ir.types import TensorType, Type
 
 
@@ -50,7 +51,9 @@ class Traced:
 
 @dataclass(eq=False)
 class GraphBuilder:
-    """Collects the bindings of one graph function, and the constants that they name."""
+    """Collects the bindings of one graph function, and the constants and tensor functions that
+    they name.
+    """
 
     name: str
     span: Span | None = None
@@ -58,6 +61,7 @@ class GraphBuilder:
     body: list[Binding] = field(default_factory=list[Binding])
     constants: dict[str, Constant] = field(default_factory=dict[str, Constant])
     assumes: list[Expr] = field(default_factory=list[Expr])
+    functions: dict[str, TensorFunction] = field(default_factory=dict[str, TensorFunction])
     _names: dict[str, int] = field(default_factory=dict[str, int])
 
     def fresh(self, hint: str) -> str:

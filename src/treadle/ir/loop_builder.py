@@ -76,6 +76,7 @@ class LoopBuilder:
     outputs: list[Buffer] = field(default_factory=list[Buffer])
     body: list[Stmt] = field(default_factory=list[Stmt])
     assumes: list[Expr] = field(default_factory=list[Expr])
+    updates: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
     _count: int = 0
     _temps: int = 0
     _blocks: set[str] = field(default_factory=set[str])
@@ -90,6 +91,14 @@ class LoopBuilder:
         """A parameter that is written."""
         buffer = Buffer(name or f"Y{len(self.outputs)}", shape, dtype)
         self.outputs.append(buffer)
+        return buffer
+
+    def updated(self, start: Buffer, name: str | None = None) -> Buffer:
+        """A parameter that is written and starts with the contents of an input, which is not read
+        otherwise.
+        """
+        buffer = self.output(start.shape, start.dtype, name)
+        self.updates.append((len(self.outputs) - 1, self.inputs.index(start)))
         return buffer
 
     def temp(self, shape: tuple[ExprLike, ...], dtype: DType, name: str | None = None) -> Buffer:
@@ -247,7 +256,12 @@ class LoopBuilder:
         """The function."""
         params = (*self.inputs, *self.outputs)
         return TensorFunction(
-            self.name, params, len(self.outputs), tuple(self.body), tuple(self.assumes)
+            self.name,
+            params,
+            len(self.outputs),
+            tuple(self.body),
+            tuple(self.assumes),
+            updates=tuple(self.updates),
         )
 
     def _axes(

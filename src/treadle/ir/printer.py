@@ -163,7 +163,10 @@ def _write_function(writer: _Writer, function: Function) -> None:
 
 def _write_tensor(writer: _Writer, function: TensorFunction) -> None:
     outputs = frozenset(function.output_buffers)
-    params = ", ".join(_param_text(p, p in outputs) for p in function.params)
+    starts: dict[Buffer | Var, Buffer] = {
+        b: x for b in outputs if (x := function.updated_from(b)) is not None
+    }
+    params = ", ".join(_param_text(p, p in outputs, starts.get(p)) for p in function.params)
     writer.line(0, "@tensor.function")
     writer.line(0, f"def {function.name}({params}):", function)
     _write_assumes(writer, function)
@@ -171,12 +174,13 @@ def _write_tensor(writer: _Writer, function: TensorFunction) -> None:
         _write_body(writer, 1, function.body)
 
 
-def _param_text(param: Buffer | Var, output: bool) -> str:
+def _param_text(param: Buffer | Var, output: bool, start: Buffer | None) -> str:
     if isinstance(param, Var):
         return f"{param.name}: {param.dtype}"
     kind = "Output" if output else "Buffer"
     scope = "" if param.scope == "global" else f', "{param.scope}"'
-    return f"{param.name}: {kind}[{tuple_text(param.shape)}, {param.dtype}{scope}]"
+    update = "" if start is None else f", updates({start.name})"
+    return f"{param.name}: {kind}[{tuple_text(param.shape)}, {param.dtype}{scope}{update}]"
 
 
 def _write_assumes(writer: _Writer, function: Function) -> None:
@@ -188,11 +192,12 @@ def _write_graph(writer: _Writer, function: GraphFunction) -> None:
     params = ", ".join(f"{p.name}: {p.type}" for p in function.params)
     results = ", ".join(str(r.type) for r in function.results)
     results = f"({results},)" if len(function.results) == 1 else f"({results})"
-    names = [
-        f"{key}={found!r}"
-        for key, found in (("inputs", function.inputs), ("outputs", function.outputs))
-        if found
-    ]
+    said = (
+        ("inputs", function.inputs),
+        ("outputs", function.outputs),
+        ("donated", function.donated),
+    )
+    names = [f"{key}={found!r}" for key, found in said if found]
     writer.line(0, f"@graph.function({', '.join(names)})" if names else "@graph.function")
     writer.line(0, f"def {function.name}({params}) -> {results}:", function)
     _write_assumes(writer, function)

@@ -200,12 +200,17 @@ class Let:
     span: Span | None = None
 
 
+PREFETCHES = frozenset({"prefetch", "prefetch_far"})
+"""Intrinsics that ask for memory that will be read."""
+
+
 @node
 class Intrinsic:
     """An effect of the machine; a ``Load`` among the operands stands for its address.
 
     ``prefetch(X[i])`` and ``prefetch(X[i], n)``, the address ``n`` elements behind, ask for memory
-    that will be read; the second may lie outside of the buffer.
+    that will be read; the second may lie outside of the buffer. ``prefetch_far`` does not bring it
+    nearer than the second cache, which can wait for more at a time than the first.
     """
 
     name: str
@@ -223,7 +228,9 @@ class TensorFunction:
 
     ``params`` are buffers, then scalar variables. Symbols in the shapes of buffers are bound by the
     caller (they are passed beside the buffers). ``assumes`` are facts about symbols that callers
-    keep.
+    keep. ``updates`` are pairs of numbers of an output and of an input of the same type: that
+    output starts with the contents of that input, which the body then does not touch, so that both
+    may be the same memory. Other outputs start undefined.
     """
 
     name: str
@@ -232,6 +239,7 @@ class TensorFunction:
     body: tuple[Stmt, ...]
     assumes: tuple[Expr, ...] = ()
     span: Span | None = None
+    updates: tuple[tuple[int, int], ...] = ()
 
     @property
     def buffers(self) -> tuple[Buffer, ...]:
@@ -249,6 +257,11 @@ class TensorFunction:
         """The buffers that are written."""
         buffers = self.buffers
         return buffers[len(buffers) - self.outputs :]
+
+    def updated_from(self, output: Buffer) -> Buffer | None:
+        """The input whose contents an output starts with, if there is one."""
+        found = dict(self.updates).get(self.output_buffers.index(output))
+        return None if found is None else self.input_buffers[found]
 
     def __str__(self) -> str:
         from treadle.ir.printer import function_text  # noqa: PLC0415  (the printer knows every node)

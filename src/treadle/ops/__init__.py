@@ -94,17 +94,21 @@ from treadle.ops.elementwise import (
 from treadle.ops.grid_sample import GridSample
 from treadle.ops.index import Gather, GatherElements, GatherNd, OneHot, ScatterElements, ScatterNd
 from treadle.ops.integer_product import IntegerMatmul
+from treadle.ops.nonzero import Compact, CountTrue, FlatNonzero, Nonzero, Unravel
 from treadle.ops.normalize import LayerNorm, LogSoftmax, RmsNorm, Softmax
 from treadle.ops.pad import Pad
+from treadle.ops.paged import PagedAttention, WritePages
 from treadle.ops.pool import AvgPool, LpPool, MaxPool, MaxUnpool
 from treadle.ops.power import Pow
 from treadle.ops.random import RandomNormal, RandomUniform
 from treadle.ops.reduce import All, Any, ArgMax, ArgMin, LogSumExp, Max, Mean, Min, Prod, Variance
+from treadle.ops.repeat import RepeatEach, Repeated
 from treadle.ops.reshape import Reshape
 from treadle.ops.resize import Resize
 from treadle.ops.scan import CumMax, CumMin, CumProd, CumSum, LinearScan
 from treadle.ops.shape import Concat, Flip, Permute, Roll, Slice, Tile, Triangular
 from treadle.ops.sort import Sort, TopK
+from treadle.ops.suppression import NonMaxSuppression, Suppress
 from treadle.ops.trigonometric import (
     Acos,
     Acosh,
@@ -119,6 +123,7 @@ from treadle.ops.trigonometric import (
     Tan,
     Tanh,
 )
+from treadle.ops.unique import RunLengths, RunStarts, SortRows, Unique
 from treadle.ops.winograd import WinogradInput, WinogradOutput
 
 OPS: tuple[type[Op], ...] = (
@@ -185,12 +190,17 @@ OPS: tuple[type[Op], ...] = (
     # movement of elements
     *(Reshape, Permute, Expand, Slice, Concat, Tile, Flip, Roll, Triangular, Pad),
     *(Gather, GatherElements, GatherNd, ScatterElements, ScatterNd, OneHot, Sort, TopK),
+    # as large as values say
+    *(Nonzero, FlatNonzero, CountTrue, Compact, Unravel),
+    *(Unique, SortRows, RunStarts, RunLengths),
+    *(RepeatEach, Repeated, NonMaxSuppression, Suppress),
     # contractions, windows and sampling
     *(Matmul, IntegerMatmul, Einsum, Conv, ConvTranspose, Im2col, Col2im),
     *(WinogradInput, WinogradOutput),
     *(MaxPool, AvgPool, AdaptiveAvgPool, AdaptiveMaxPool, LpPool, MaxUnpool, Resize, GridSample),
     # normalizations
     *(Softmax, LogSoftmax, LayerNorm, RmsNorm, BatchNorm, GroupNorm, InstanceNorm, Lrn, Attention),
+    *(WritePages, PagedAttention),
     # sources
     *(Full, Arange, RandomUniform, RandomNormal),
     # joints of a module

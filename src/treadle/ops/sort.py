@@ -60,9 +60,9 @@ class Sort(Op):
         x = f.input(types[0])
         values, order = f.output(x.shape, x.dtype), f.output(x.shape, i64)
         rows = (*x.shape[:axis], *x.shape[axis + 1 :])
-        merge = _MergeSort(f, x, order, f.temp(x.shape, i64), axis, self.descending)
+        spare = f.temp(x.shape, i64), f.temp(x.shape, x.dtype)
+        merge = MergeSort(f, x, (order, spare[0]), axis, self.descending, values=(values, spare[1]))
         f.block("merge", rows, merge.row)
-        f.compute(values, lambda *i: x[replaced(i, axis, order[i])])
         return f.build()
 
     def vjp(self, args: Values, outs: Values, douts: Values) -> Gradients:
@@ -90,80 +90,104 @@ def _returned(x: Traced, indices: Traced, dy: Traced, axis: int) -> Traced:
 
 
 @dataclass(frozen=True, eq=False)
-class _MergeSort:
-    """Writes the statements that sort one row's positions into ``order``, with ``spare`` as second
-    place."""
+class MergeSort:
+    """Writes the statements that sort one row's positions into the first of two ``orders``; the
+    elements go along in two buffers of ``values``, if these are given.
+    """
 
     f: LoopBuilder
     x: Buffer
-    order: Buffer
-    spare: Buffer
+    orders: tuple[Buffer, Buffer]
     axis: int
-    descending: bool
+    descending: bool = False
+    values: tuple[Buffer, Buffer] | None = None
 
     def row(self, *row: Expr) -> tuple[Stmt, ...]:
-        """Positions in order at first; then runs of 1, 2, 4… are merged in pairs."""
+        """Positions in order at first; then runs of 1, 2, 4… are merged in pairs, from one place to
+        the other and back.
+        """
         extent = self.x.shape[self.axis]
         size = int_value(extent)
         i, level = self.f.variable(), self.f.variable()
-        width = apply("shl", ONE, level)
-        merged: tuple[Stmt, ...] = (self._pass(row, width),)
+        width = apply("shl", ONE, level * 2)
+        merged = (self._pass(row, 0, width), self._pass(row, 1, width * 2))
         # The number of levels of a symbolic size is not known; levels beyond it do nothing.
-        levels = 62 if size is None else max(0, size - 1).bit_length()
+        levels = 31 if size is None else (max(0, size - 1).bit_length() + 1) // 2
         body = merged if size is not None else (If(width < extent, merged),)
-        start = Store(self.order, self._at(row, i), i)
+        start = [Store(self.orders[0], self._at(row, i), i)]
+        if self.values is not None:
+            start.append(Store(self.values[0], self._at(row, i), self.x[self._at(row, i)]))
         cursor = Buffer("C0", (2,), i64, "stack")
-        return Allocate(cursor), For(i, extent, (start,)), For(level, Const(levels, i64), body)
+        return (
+            Allocate(cursor),
+            For(i, extent, tuple(start)),
+            For(level, Const(levels, i64), body),
+        )
 
     def _at(self, row: Sequence[Expr], k: Expr) -> tuple[Expr, ...]:
         return (*row[: self.axis], k, *row[self.axis :])
 
-    def _pass(self, row: Sequence[Expr], width: Expr) -> Stmt:
-        """Merge neighbouring runs of ``width`` positions."""
+    def _pass(self, row: Sequence[Expr], source: int, width: Expr) -> Stmt:
+        """Merge neighbouring runs of ``width`` positions from one place into the other."""
         extent = self.x.shape[self.axis]
-        pair = self.f.variable()
+        pair, step = self.f.variable(), self.f.variable()
         low = pair * (width * 2)
         middle, high = minimum(low + width, extent), minimum(low + width * 2, extent)
-        step, back = self.f.variable(), self.f.variable()
         cursor = Buffer("C0", (2,), i64, "stack")
         merge = (
             Store(cursor, (ZERO,), low),
             Store(cursor, (ONE,), middle),
-            For(step, high - low, self._step(row, cursor, low + step, middle, high)),
-            For(
-                back,
-                high - low,
-                (
-                    Store(
-                        self.order, self._at(row, low + back), self.spare[self._at(row, low + back)]
-                    ),
-                ),
-            ),
+            For(step, high - low, self._step(row, source, low + step, middle, high)),
         )
         return For(pair, (extent + width * 2 - 1) // (width * 2), merge)
 
     def _step(
-        self, row: Sequence[Expr], cursor: Buffer, target: Expr, middle: Expr, high: Expr
+        self, row: Sequence[Expr], source: int, target: Expr, middle: Expr, high: Expr
     ) -> tuple[Stmt, ...]:
         """Move the lesser head of two runs; the left one of equal ones."""
         last = self.x.shape[self.axis] - 1
         left, right, a, b = (self.f.variable() for _ in range(4))
         take_right = Var(self.f.variable().name, boolean)
-        first, second = self.x[self._at(row, a)], self.x[self._at(row, b)]
-        less = self._before(first, second) if self.descending else self._before(second, first)
+        cursor, order = Buffer("C0", (2,), i64, "stack"), self.orders[source]
+        heads = [self._at(row, minimum(k, last)) for k in (left, right)]
+        comparison, less = self.less(row, (b, a), (heads[1], heads[0]), source)
+        moved = [
+            Store(self.orders[1 - source], self._at(row, target), select(take_right, b, a)),
+        ]
+        if self.values is not None:
+            first, second = (self.values[source][h] for h in heads)
+            taken = select(take_right, second, first)
+            moved.append(Store(self.values[1 - source], self._at(row, target), taken))
         return (
             Let(left, cursor[0]),
             Let(right, cursor[1]),
-            Let(a, self.order[self._at(row, minimum(left, last))]),
-            Let(b, self.order[self._at(row, minimum(right, last))]),
+            Let(a, order[heads[0]]),
+            Let(b, order[heads[1]]),
+            *comparison,
             Let(take_right, (right < high) & ((left >= middle) | less)),
-            Store(self.spare, self._at(row, target), select(take_right, b, a)),
+            *moved,
             Store(cursor, (ZERO,), left + cast(~take_right, i64)),
             Store(cursor, (ONE,), right + cast(take_right, i64)),
         )
 
+    def less(
+        self,
+        row: Sequence[Expr],
+        positions: tuple[Expr, Expr],
+        places: tuple[tuple[Expr, ...], tuple[Expr, ...]],
+        source: int,
+    ) -> tuple[tuple[Stmt, ...], Expr]:
+        """Whether the first of two comes before the second, and what to run to know it: of the
+        elements at two positions of ``x``, which stand at two places of ``source`` by now.
+        """
+        if self.values is None:
+            b, a = (self.x[self._at(row, p)] for p in positions)
+        else:
+            b, a = (self.values[source][p] for p in places)
+        return (), self.before(a, b) if self.descending else self.before(b, a)
+
     @staticmethod
-    def _before(a: Expr, b: Expr) -> Expr:
+    def before(a: Expr, b: Expr) -> Expr:
         """Whether ``a`` stands strictly before ``b`` in ascending order, NaN last."""
         if a.dtype.is_float:
             return (a < b) | (apply("isnan", b) & ~apply("isnan", a))

@@ -7,7 +7,8 @@ import numpy as np
 
 from treadle.base.rewrite import replace_fields
 from treadle.expr.scalar import Const, Expr
-from treadle.ir.calls import CHECKS, FunctionOp
+from treadle.ir.calls import FunctionOp
+from treadle.ir.effects import Effect, effect_of, effects
 from treadle.ir.graph import Atom, Binding, ConstantRef, GraphFunction, Literal, Value
 from treadle.ir.module import Constant, Module
 from treadle.ir.op import Op
@@ -25,9 +26,10 @@ def canonicalize(module: Module) -> Module:
     """
     constants = dict(module.constants)
     names = _Names(set(constants))
+    known = effects(module)
     functions = {
-        f.name: _Canonicalize(f, constants, names).run() if isinstance(f, GraphFunction) else f
-        for f in module.functions.values()
+        name: _Canonicalize(f, constants, names, known).run() if isinstance(f, GraphFunction) else f
+        for name, f in module.functions.items()
     }
     used = {
         a.name
@@ -58,6 +60,7 @@ class _Canonicalize:
     function: GraphFunction
     constants: dict[str, Constant]
     names: _Names
+    effects: dict[str, Effect]
     atoms: dict[Value, Atom] = field(default_factory=dict[Value, Atom])
     seen: dict[tuple[object, ...], tuple[Value, ...]] = field(
         default_factory=dict[tuple[object, ...], tuple[Value, ...]]
@@ -68,7 +71,7 @@ class _Canonicalize:
         for binding in self.function.body:
             self.visit(binding)
         results = tuple(self.atom(a) for a in self.function.results)
-        live = live_bindings(self.body, results)
+        live = live_bindings(self.body, results, self.effects)
         return replace_fields(self.function, body=live, results=results)
 
     def atom(self, a: Atom) -> Atom:
@@ -82,7 +85,7 @@ class _Canonicalize:
             return
         key = (binding.op, *(atom_key(a) for a in args))
         same = self.seen.get(key)
-        if same is not None:
+        if same is not None and effect_of(binding.op, self.effects) is not Effect.IMPURE:
             self.atoms.update(zip(binding.outputs, same, strict=True))
             return
         self.seen[key] = binding.outputs
@@ -159,14 +162,16 @@ def atom_key(a: Atom) -> object:
     return ("shape", a.dims)
 
 
-def live_bindings(body: list[Binding], results: tuple[Atom, ...]) -> tuple[Binding, ...]:
-    """The bindings that the results depend on, in order. Everything is pure but a check, which
-    stays.
+def live_bindings(
+    body: list[Binding], results: tuple[Atom, ...], functions: dict[str, Effect]
+) -> tuple[Binding, ...]:
+    """The bindings that the results depend on, in order, and those that have an effect, where those
+    of functions are given.
     """
     needed = {a for a in results if isinstance(a, Value)}
     live: list[Binding] = []
     for binding in reversed(body):
-        if any(v in needed for v in binding.outputs) or isinstance(binding.op, CHECKS):
+        if any(v in needed for v in binding.outputs) or effect_of(binding.op, functions):
             live.append(binding)
             needed.update(a for a in binding.args if isinstance(a, Value))
     return tuple(reversed(live))

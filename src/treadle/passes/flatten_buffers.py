@@ -13,7 +13,17 @@ from treadle.expr.bounds import Facts
 from treadle.expr.scalar import Expr, Var, transform
 from treadle.expr.simplify import simplify
 from treadle.ir.analysis import allocated, element_count, facts_of, flat_index, statements, symbols
-from treadle.ir.tensor import Buffer, For, If, Intrinsic, Load, Stmt, Store, TensorFunction
+from treadle.ir.tensor import (
+    PREFETCHES,
+    Buffer,
+    For,
+    If,
+    Intrinsic,
+    Load,
+    Stmt,
+    Store,
+    TensorFunction,
+)
 from treadle.passes.statements import Body, Statements, facts_inside
 
 
@@ -56,7 +66,7 @@ class _Flatten(Statements):
     def intrinsic(self, s: Intrinsic) -> Stmt:
         """What says how many elements behind an address it means gets that address."""
         first, *further = s.args
-        if s.name != "prefetch" or not further or not isinstance(first, Load):
+        if s.name not in PREFETCHES or not further or not isinstance(first, Load):
             return super().statement(s)
         (place,) = self.place(first.buffer, first.indices)
         place = simplify(sum(further, place), self.facts)

@@ -18,8 +18,9 @@ from treadle.ir.analysis import blocks, loads, symbols
 from treadle.ir.calls import CallTensor
 from treadle.ir.graph import Atom, Binding, ConstantRef, GraphFunction, Value
 from treadle.ir.module import Function, Module
+from treadle.ir.signature import match
 from treadle.ir.tensor import Buffer, IterVar, Store, TensorFunction
-from treadle.ir.types import TensorType
+from treadle.ir.types import ShapeType, TensorType, Type
 from treadle.passes.chains import row_chain
 from treadle.passes.kinds import Kind, Summary, contraction_operands, summarize
 from treadle.passes.merge import Member, merge
@@ -61,6 +62,10 @@ def callee_symbols(
                 values.setdefault(dim, actual)
     scalars = [p for p in function.params if isinstance(p, Var)]
     values.update(zip(scalars, op.symbols, strict=True))
+    if any(s not in values for s in symbols(function)):
+        wanted = [TensorType(b.shape, b.ndim, b.dtype) for b in function.buffers]
+        given = [*types, ShapeType(op.symbols)]
+        values.update(match(given, [*wanted, ShapeType(tuple(scalars))]).symbols)
     return values
 
 
@@ -180,7 +185,7 @@ class _Fusion:
             return
         targets = {id(self.groups.get(u)): self.groups.get(u) for u in users}
         target = next(iter(targets.values()))
-        if len(targets) != 1 or target is None or target is group:
+        if len(targets) != 1 or target is None or target is group or self.spoils(target, binding):
             return
         if len(target.members) + 1 > self.max_ops or not all(
             self.accepts(u, binding, summary) for u in users
@@ -188,6 +193,15 @@ class _Fusion:
             return
         target.members.insert(0, binding)
         self.groups[binding] = target
+
+    def spoils(self, group: _Group, producer: Binding) -> bool:
+        """Whether a producer makes or reads what a call of the group updates in its place."""
+        for m in group.members:
+            callee = self.callee(m)
+            updated = [] if callee is None else [m.args[j] for _, j in callee.updates]
+            if any(a in (*producer.outputs, *producer.args) for a in updated):
+                return True
+        return False
 
     def accepts(self, user: Binding, producer: Binding, summary: Summary) -> bool:
         """Whether computing the producer's elements where ``user`` reads them costs little."""
@@ -201,7 +215,7 @@ class _Fusion:
             if not reads & buffers:
                 continue
             if contraction_operands(block) is not None:
-                if not summary.affine_copy:
+                if not summary.affine_copy and not decodes(producer, summary):
                     return False
             elif not summary.cheap and not _same_size(block.iters, value):
                 return False
@@ -351,6 +365,34 @@ class _Fusion:
             name = f"{stem}_{number}"
         self.taken.add(name)
         return name
+
+
+def decodes(binding: Binding, summary: Summary) -> bool:
+    """Whether a call only unpacks constants, to more bytes than they have: a product that does so
+    itself reads less.
+    """
+    types = [*(a.type for a in binding.args), *(v.type for v in binding.outputs)]
+    sizes = [_bytes(t) for t in types]
+    known = [s for s in sizes if s is not None]
+    return (
+        summary.cheap
+        and summary.is_spatial
+        and all(isinstance(a, ConstantRef) for a in binding.args)
+        and len(known) == len(sizes)
+        and sum(known[:-1]) < known[-1]
+    )
+
+
+def _bytes(type_: Type) -> int | None:
+    """Bytes of a tensor of constant shape."""
+    if not isinstance(type_, TensorType) or type_.shape is None:
+        return None
+    size = type_.dtype.bytes
+    for d in map(int_value, type_.shape):
+        if d is None:
+            return None
+        size *= d
+    return size
 
 
 def _values(s: object) -> tuple[Expr, ...]:

@@ -45,7 +45,24 @@ def may_overwrite(function: TensorFunction, operand: int, result: int) -> bool:
     if any(a.kind == "store" for _, a in reads):
         return False
     fixed = frozenset(symbols(function))
-    return all(n < m and _apart(r, w, fixed, facts) for n, r in reads for m, w in writes)
+    return all(
+        _never_both(r, w) or (n < m and _apart(r, w, fixed, facts))
+        for n, r in reads
+        for m, w in writes
+    )
+
+
+def _never_both(a: Access, b: Access) -> bool:
+    """Whether two accesses stand in opposite branches of a condition on symbols."""
+    here, there = _settled(a), _settled(b)
+    return any(~c in there for c in here) or any(~c in here for c in there)
+
+
+def _settled(access: Access) -> set[Expr]:
+    """The conditions of an access that stay the same while the function runs."""
+    moving = {x.var for x in (*access.loops, *access.lets)}
+    moving |= {i.var for block in access.blocks for i in block.iters}
+    return {c for c in access.conditions if moving.isdisjoint(variables(c)) and not loads(c)}
 
 
 def _same_bytes(x: Buffer, y: Buffer, facts: Facts) -> bool:

@@ -55,6 +55,7 @@ def summarize(function: TensorFunction) -> Summary:
     found = blocks(function)
     if (
         function.outputs != 1
+        or function.updates
         or not found
         or any(isinstance(s, If) for s in statements(function.body))
     ):

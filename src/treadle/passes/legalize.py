@@ -143,9 +143,10 @@ def _inline_literals(function: TensorFunction, literals: dict[Buffer, Expr]) -> 
         return literals.get(x.buffer) if isinstance(x, Load) else None
 
     params = tuple(p for p in function.params if p not in literals)
-    return replace_fields(
-        function, params=params, body=map_expressions(function.body, lambda e: transform(e, visit))
-    )
+    kept = [j for j, b in enumerate(function.input_buffers) if b not in literals]
+    updates = tuple((k, kept.index(j)) for k, j in function.updates)
+    body = map_expressions(function.body, lambda e: transform(e, visit))
+    return replace_fields(function, params=params, body=body, updates=updates)
 
 
 def _with_free_symbols(function: TensorFunction) -> TensorFunction:

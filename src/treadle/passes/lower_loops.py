@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from treadle.ir.tensor import TensorFunction
+from treadle.passes.balance_tails import balance_tails
 from treadle.passes.check_threads import check_threads
 from treadle.passes.flatten_buffers import flatten_buffers
 from treadle.passes.hoist_conditions import hoist_conditions
@@ -22,6 +23,7 @@ LOOP_PASSES: tuple[Callable[[TensorFunction], TensorFunction], ...] = (
     skip_zeros,
     hoist_conditions,
     shrink_allocations,
+    balance_tails,
     specialize_tails,
     flatten_buffers,
     vectorize,

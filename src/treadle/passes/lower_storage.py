@@ -13,6 +13,7 @@ from treadle.expr.bounds import divisible
 from treadle.expr.scalar import Apply, Const, Expr, apply, const, int_value, transform, walk
 from treadle.expr.simplify import simplify
 from treadle.ir.analysis import allocated, expressions, statements
+from treadle.ir.loop_builder import clamp
 from treadle.ir.tensor import Buffer, Load, Store, TensorFunction
 from treadle.passes.statements import Body, Statements, with_body
 
@@ -124,9 +125,13 @@ class _Exchange(Statements):
         change = self.changes.get(x.buffer) if isinstance(x, Load) else None
         if change is None or not isinstance(x, Load):
             return None
-        # All lanes of a register are there to be read.
-        mask = x.mask if change.lanes == 1 else None
-        return Load(change.buffer, change.indices(x.indices), mask)
+        places = change.indices(x.indices)
+        if x.mask is None or change.lanes == 1:
+            return Load(change.buffer, places, x.mask)
+        # All lanes of a vector are there to be read, but where nothing is read there may be none.
+        extents = change.buffer.shape
+        near = (simplify(clamp(i, 0, n - 1)) for i, n in zip(places, extents, strict=True))
+        return Load(change.buffer, tuple(near))
 
 
 def _kept(change: _Change, place: tuple[Expr, ...], value: Expr, mask: Expr | None) -> Expr:

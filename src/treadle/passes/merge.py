@@ -5,6 +5,7 @@ temporaries.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from treadle.base.errors import InternalError
 from treadle.expr.scalar import Expr, Var, substitute
 from treadle.ir.analysis import allocated, defined
 from treadle.ir.tensor import Allocate, Buffer, Stmt, TensorFunction
@@ -25,7 +26,7 @@ class Member:
 
 def merge(name: str, members: Sequence[Member], scalars: tuple[Var, ...]) -> TensorFunction:
     """The function that runs ``members`` in order and returns the results of the last; the others
-    have one each.
+    have one each, and do not update theirs.
 
     Its inputs are numbered ``X0``, ``X1``…, the values between members ``T0``, ``T1``…, its results
     ``Y0``, ``Y1``….
@@ -54,7 +55,19 @@ def merge(name: str, members: Sequence[Member], scalars: tuple[Var, ...]) -> Ten
     params = (*(inputs[k] for k in sorted(inputs)), *outputs, *scalars)
     assumes = tuple(dict.fromkeys(a for m in members for a in m.function.assumes))
     span = members[-1].function.span or members[0].function.span
-    return TensorFunction(name, params, len(outputs), tuple(body), assumes, span)
+    updates = _updates(members[-1], sorted(inputs))
+    return TensorFunction(name, params, len(outputs), tuple(body), assumes, span, updates)
+
+
+def _updates(last: Member, inputs: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """What the last of the members updates, among the inputs of the whole."""
+    found: list[tuple[int, int]] = []
+    for output, operand in last.function.updates:
+        source, k = last.inputs[operand]
+        if source != "in":
+            raise InternalError(f"{last.function.name} updates a value that is computed with it")
+        found.append((output, inputs.index(k)))
+    return tuple(found)
 
 
 def _moved(buffer: Buffer, name: str, symbols: Mapping[Var, Expr]) -> Buffer:

@@ -12,6 +12,7 @@ from typing import Any
 from treadle.base.errors import InternalError, OptionError
 from treadle.ir.level import Level
 from treadle.ir.module import Module
+from treadle.passes.recheck import recheck
 
 LOG = logging.getLogger("treadle.passes")
 
@@ -78,10 +79,15 @@ class Pipeline:
             level, before = step.writes, step.name
 
     def run(
-        self, module: Module, *, dump: Path | None = None, progress: Progress | None = None
+        self,
+        module: Module,
+        *,
+        dump: Path | None = None,
+        progress: Progress | None = None,
+        verify: bool = False,
     ) -> Module:
         """Run all passes; with ``dump``, write the module after each one that changed it into that
-        folder.
+        folder; with ``verify``, check it and deduce all types again.
         """
         for number, step in enumerate(self.passes):
             if progress is not None:
@@ -92,5 +98,7 @@ class Pipeline:
             if dump is not None and changed is not module:
                 dump.mkdir(parents=True, exist_ok=True)
                 (dump / f"{number:03d}-{step.name}.py").write_text(str(changed))
+            if verify:
+                recheck(changed, module, step.name)
             module = changed
         return module

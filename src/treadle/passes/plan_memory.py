@@ -12,12 +12,12 @@ values are apart where that is proved, and a value that fits nowhere lies above 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from treadle.base.errors import InternalError
+from treadle.base.errors import InternalError, LoweringError
 from treadle.expr.bounds import Facts, interval, prove
 from treadle.expr.evaluate import evaluate
 from treadle.expr.scalar import Expr, Var, const, maximum, variables
 from treadle.expr.simplify import simplify
-from treadle.ir.host import ArenaSlot
+from treadle.ir.host import ArenaSlot, stage_of
 from treadle.ir.types import TensorType
 
 ALIGNMENT = 64
@@ -35,11 +35,12 @@ class Block:
     offset: Var
     begin: int
     end: int | None = None
+    stage: int = 0
 
     @property
     def slot(self) -> ArenaSlot:
         """The block as a place for a value."""
-        return ArenaSlot(self.offset)
+        return ArenaSlot(self.offset, self.stage)
 
     def meets(self, other: "Block") -> bool:
         """Whether both are in use at some time."""
@@ -49,17 +50,44 @@ class Block:
 
 @dataclass(slots=True)
 class ArenaPlan:
-    """Notes who needs how much while a function is walked from top to bottom, then places all."""
+    """Notes who needs how much while a function is walked from top to bottom, then places all.
+
+    ``late`` are the symbols that values give while the function runs; what depends on one lies in
+    the arena of the stage that it begins. With ``static``, each value gets as much as it takes at
+    the largest sizes.
+    """
 
     facts: Facts
+    late: tuple[Var, ...] = ()
+    static: bool = False
     blocks: list[Block] = field(default_factory=list[Block])
     clock: int = 0
 
     def take(self, size: Expr) -> Block:
         """A place for ``size`` bytes, in use from now on."""
-        block = Block(simplify(size, self.facts), Var(f"block_{len(self.blocks)}"), self._tick())
+        size = simplify(size, self.facts)
+        if self.static:
+            size = self.upper_bound(size)
+        name, stage = Var(f"block_{len(self.blocks)}"), stage_of(self.late, (size,))
+        block = Block(size, name, self._tick(), stage=stage)
         self.blocks.append(block)
         return block
+
+    def upper_bound(self, size: Expr) -> Expr:
+        """The most that a size can be.
+
+        Raises:
+            LoweringError: E0423 if that is not known.
+        """
+        high = interval(size, self.facts).high
+        if high is None:
+            names = ", ".join(v.name for v in variables(size))
+            raise LoweringError(
+                "E0423",
+                f"static memory needs an upper bound of {size}, the bytes of a value",
+                help=f"give bounds of {names}: bounds={{...}}, or assume(... <= ...) in the text",
+            )
+        return const(high)
 
     def give_back(self, block: Block) -> None:
         """What lies in a block is not needed any more."""
@@ -69,11 +97,14 @@ class ArenaPlan:
         self.clock += 1
         return self.clock
 
-    def layout(self) -> tuple[dict[Var, Expr], Expr]:
-        """The offset that each block's name stands for, and the size of the arena in bytes."""
+    def layout(self, stage: int = 0) -> tuple[dict[Var, Expr], Expr]:
+        """The offset that each block's name stands for, and the size of the arena in bytes, of one
+        stage.
+        """
         sizes = _Sizes(self.facts)
+        blocks = [b for b in self.blocks if b.stage == stage]
         found = [
-            _placed(sorted(self.blocks, key=order), sizes)
+            _placed(sorted(blocks, key=order), sizes)
             for order in (_by_size(sizes), _by_life(sizes), _by_time)
         ]
         return min(found, key=lambda layout: sizes.sample(layout[1]))

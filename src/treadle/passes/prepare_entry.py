@@ -4,6 +4,7 @@ under the name that callers know.
 
 from treadle.base.errors import InternalError
 from treadle.base.rewrite import replace_fields
+from treadle.ir.calls import MatchCast
 from treadle.ir.graph import Atom, Binding, GraphFunction, Value
 from treadle.ir.module import Module
 from treadle.ir.types import TensorType
@@ -17,16 +18,23 @@ def keep_names(module: Module, *, entry: str = "main") -> Module:
 
 
 def prepare_entry(module: Module, *, entry: str = "main") -> Module:
-    """Copy the results of ``entry`` that are parameters, constants, or returned twice."""
+    """Copy the results of ``entry`` that are parameters, constants, casts, or returned
+    twice; but not a donated parameter that is its own result.
+    """
     function = module.graph(entry)
     computed = {v for b in function.body for v in b.outputs}
+    own = {v for b in function.body if not isinstance(b.op, MatchCast) for v in b.outputs}
     names = {v.name for v in (*function.params, *computed)}
     taken: set[Value] = set()
+    donated = {k: function.params[j] for k, j in function.donated}
     copies: list[Binding] = []
     results: list[Atom] = []
     for i, result in enumerate(function.results):
-        if isinstance(result, Value) and result in computed and result not in taken:
+        if isinstance(result, Value) and result in own and result not in taken:
             taken.add(result)
+            results.append(result)
+            continue
+        if donated.get(i) is result:
             results.append(result)
             continue
         if not isinstance(result.type, TensorType) or result.type.shape is None:

@@ -3,12 +3,13 @@ operands of a concatenation, which are made in their places, and results of kern
 overwrite an operand which nobody needs any more.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from treadle.base.errors import InternalError
 from treadle.expr.scalar import Expr, as_expr, const
 from treadle.expr.simplify import simplify
-from treadle.ir.calls import AssertTrue, CallLibrary, CallTensor
+from treadle.ir.calls import AssertTrue, BindSymbol, CallLibrary, CallTensor, MatchCast
 from treadle.ir.graph import Atom, Binding, ConstantRef, GraphFunction, Value
 from treadle.ir.module import Module
 from treadle.ir.types import TensorType
@@ -48,6 +49,18 @@ class SharedMemory:
         """Whose memory a value lies in."""
         return self.place(a).owner
 
+    def is_free(self, memory: Value, result: Value) -> bool:
+        """Whether nobody needs what lies in ``memory`` any more when ``result`` is made, which has
+        memory of its own.
+        """
+        owner = self.owner(result)
+        makes = (
+            i
+            for i, b in enumerate(self.function.body)
+            if any(self.owner(v) is owner for v in b.outputs)
+        )
+        return owner is not memory and self.last.get(memory, -1) < next(makes, -1)
+
     def note_last(self) -> None:
         """Find where each owner is needed last; after the end what the function returns is."""
         uses = [(i, a) for i, b in enumerate(self.function.body) for a in (*b.args, *b.outputs)]
@@ -67,11 +80,17 @@ def shared_memory(module: Module, function: GraphFunction) -> SharedMemory:
     _join(shared)
     shared.note_last()
     own = {v for b in function.body for v in b.outputs if v not in shared.places}
+    given = _donated(module, shared)
     for i, binding in enumerate(function.body):
-        for y, x in _replaced(module, binding, shared):
-            if x in own and y in own and shared.last[x] == i:
-                shared.places[y] = Place(x, const(0))
-                shared.last[x] = shared.last.pop(y)
+        taken: set[Value] = set()
+        for k, y in enumerate(binding.outputs):
+            for x in _overwritten(module, binding, k, shared) if y in own else ():
+                fits = y in given[x] if x in given else x in own
+                if fits and x not in taken and shared.last[x] == i:
+                    shared.places[y] = Place(x, const(0))
+                    shared.last[x] = shared.last.pop(y)
+                    taken.add(x)
+                    break
     return shared
 
 
@@ -84,8 +103,8 @@ def _view(shared: SharedMemory, binding: Binding) -> None:
     if isinstance(op, Slice):
         start = as_expr(op.start) * _dtype_bytes(out)
         shared.places[out] = Place(source, simplify(start))
-    elif isinstance(op, Reshape) or (
-        isinstance(op, AssertTrue) and out not in shared.function.results
+    elif isinstance(op, Reshape | MatchCast) or (
+        isinstance(op, AssertTrue | BindSymbol) and out not in shared.function.results
     ):
         shared.places[out] = Place(source, const(0))
 
@@ -122,25 +141,51 @@ def joined_parts(binding: Binding) -> list[tuple[Value | ConstantRef, Expr]]:
     return found
 
 
-def _replaced(module: Module, binding: Binding, shared: SharedMemory) -> list[tuple[Value, Value]]:
-    """The results of a call beside the operands that they may overwrite; no operand twice."""
+def _overwritten(
+    module: Module, binding: Binding, result: int, shared: SharedMemory
+) -> Iterator[Value]:
+    """The operands of a call in whose memory a result of it may be made."""
     if not isinstance(binding.op, CallTensor):
-        return []
-    callee = module.tensor(binding.op.function)
+        return
+    callee, y = module.tensor(binding.op.function), binding.outputs[result]
+    updated = dict(callee.updates)
     args = [shared.owner(a) if isinstance(a, Value) else a for a in binding.args]
-    found: dict[Value, Value] = {}
-    for k, y in enumerate(binding.outputs):
-        for j, x in enumerate(args):
-            if (
-                isinstance(x, Value)
-                and args.count(x) == 1
-                and x not in found
-                and size_of(x) is size_of(y)
-                and may_overwrite(callee, j, k)
-            ):
-                found[x] = y
-                break
-    return [(y, x) for x, y in found.items()]
+    for j, x in enumerate(args):
+        if (
+            isinstance(x, Value)
+            and args.count(x) == 1
+            and size_of(x) is size_of(y)
+            and (updated[result] == j if result in updated else may_overwrite(callee, j, result))
+        ):
+            yield x
+
+
+def _donated(module: Module, shared: SharedMemory) -> dict[Value, set[Value]]:
+    """For each donated parameter the values that may lie in its memory: those that lead, each made
+    in the place of the one before, to the result that will.
+    """
+    function = shared.function
+    makers = {v: (b, k) for b in function.body for k, v in enumerate(b.outputs)}
+    ends = {shared.owner(r) for r in function.results if isinstance(r, Value)}
+
+    def line(v: Value, start: Value) -> set[Value] | None:
+        if v is start:
+            return set()
+        if v not in makers:
+            return None
+        for x in _overwritten(module, *makers[v], shared):
+            found = None if x in ends else line(x, start)
+            if found is not None:
+                return found | {v}
+        return None
+
+    found: dict[Value, set[Value]] = {}
+    for k, j in function.donated:
+        result, param = function.results[k], function.params[j]
+        owner = shared.owner(result) if isinstance(result, Value) else None
+        if isinstance(owner, Value):
+            found[param] = line(owner, param) or set()
+    return found
 
 
 def size_of(a: Atom) -> Expr:

@@ -114,16 +114,30 @@ def _place(body: Body, inside: Var | None, homes: dict[Buffer, Var | None]) -> B
     """The statements with every allocation just before the first statement that uses it, in the
     loop it belongs into.
     """
-    waiting = {buffer for buffer, home in homes.items() if home is inside}
+    return _place_in(body, {buffer for buffer, home in homes.items() if home is inside}, homes)
+
+
+def _place_in(body: Body, waiting: set[Buffer], homes: dict[Buffer, Var | None]) -> Body:
+    """The statements with the allocations that wait for their first use, and with those inside of
+    loops.
+    """
     result: list[Stmt] = []
     for s in body:
         if isinstance(s, Allocate):
             continue
         used = _buffers((s,)) & waiting
         result.extend(Allocate(buffer) for buffer in sorted(used, key=lambda b: b.name))
-        waiting -= used
+        waiting = waiting - used
         if isinstance(s, For):
             s = For(s.var, s.extent, _place(s.body, s.var, homes), s.kind, s.span, s.annotations)
+        elif isinstance(s, If):
+            # What either branch uses stands before both; the loops inside have their own.
+            s = If(
+                s.condition,
+                _place_in(s.body, set(), homes),
+                _place_in(s.orelse, set(), homes),
+                s.span,
+            )
         result.append(s)
     return tuple(result)
 

@@ -10,6 +10,7 @@ from treadle.base.rewrite import replace_fields
 from treadle.expr.scalar import Expr, Var, substitute
 from treadle.ir.graph import Atom, Binding, GraphFunction, Literal, ShapeLiteral, Value
 from treadle.ir.op import Op
+from treadle.ir.signature import match
 from treadle.ir.types import ShapeType, TensorType, Type
 
 
@@ -19,12 +20,11 @@ def specialized(function: GraphFunction, args: Sequence[Atom]) -> GraphFunction:
     Raises:
         InternalError: if an operand does not have the rank of its parameter.
     """
-    symbols: dict[Var, Expr] = {}
     for p, a in zip(function.params, args, strict=True):
-        for dim, actual in zip(_dims(p.type), _dims(a.type), strict=True):
-            if isinstance(dim, Var):
-                symbols.setdefault(dim, actual)
-    return substituted(function, symbols)
+        if _is_coarse(a.type) and not _is_coarse(p.type):
+            raise InternalError("a function is called on an operand of unknown shape")
+    found = match([a.type for a in args], [p.type for p in function.params])
+    return substituted(function, found.symbols)
 
 
 def substituted(function: GraphFunction, symbols: Mapping[Var, Expr]) -> GraphFunction:
@@ -48,12 +48,8 @@ def substituted(function: GraphFunction, symbols: Mapping[Var, Expr]) -> GraphFu
     )
 
 
-def _dims(type_: Type) -> tuple[Expr, ...]:
-    if isinstance(type_, ShapeType):
-        return type_.dims
-    if type_.shape is None:
-        raise InternalError("a function is called on an operand of unknown shape")
-    return type_.shape
+def _is_coarse(type_: Type) -> bool:
+    return isinstance(type_, TensorType) and type_.shape is None
 
 
 def _atom(a: Atom, values: Mapping[Value, Value], symbols: Mapping[Var, Expr]) -> Atom:

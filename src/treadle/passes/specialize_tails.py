@@ -28,7 +28,7 @@ from treadle.expr.scalar import (
 from treadle.expr.simplify import simplify
 from treadle.expr.terms import split_linear
 from treadle.ir.analysis import expressions, facts_of, statements
-from treadle.ir.tensor import For, If, Load, Stmt, TensorFunction
+from treadle.ir.tensor import For, If, Let, Load, Stmt, TensorFunction
 from treadle.passes.statements import Body, map_expressions, renamed_copy, simplify_body, with_body
 
 _Key = tuple[tuple[tuple[int, int], ...], Expr]
@@ -66,7 +66,7 @@ class _Limit:
 @dataclass(frozen=True, slots=True)
 class _Loops:
     """The loops of a body: constant extents of those that become a tile, and the variables of the
-    others; limits of ``masked`` ones stay conditions.
+    others, with the values that are named inside; limits of ``masked`` ones stay conditions.
     """
 
     tile: dict[Var, int]
@@ -83,7 +83,8 @@ class _Loops:
         }
         lanes = frozenset(s.var for s in loops if s.kind == "vectorized")
         masked = frozenset(s.var for s in loops if ("tail", "mask") in s.annotations)
-        return _Loops(tile, lanes, frozenset(s.var for s in loops) - frozenset(tile), masked)
+        names = frozenset(s.var for s in statements(body) if isinstance(s, For | Let))
+        return _Loops(tile, lanes, names - frozenset(tile), masked)
 
 
 def specialize_tails(function: TensorFunction) -> TensorFunction:
@@ -114,8 +115,8 @@ def _clip(body: Body, lanes: frozenset[Var]) -> Body:
 def _clip_loop(loop: For, lanes: frozenset[Var]) -> For:
     while len(loop.body) == 1 and isinstance(loop.body[0], If) and not loop.body[0].orelse:
         guard = loop.body[0]
-        margin = _margin(guard.condition)
-        linear = None if margin is None else split_linear(margin, loop.var)
+        difference = margin(guard.condition)
+        linear = None if difference is None else split_linear(difference, loop.var)
         if (
             linear is None
             or int_value(linear[0]) != -1
@@ -128,7 +129,7 @@ def _clip_loop(loop: For, lanes: frozenset[Var]) -> For:
     return loop
 
 
-def _margin(condition: Expr) -> Expr | None:
+def margin(condition: Expr) -> Expr | None:
     """An integer that is positive exactly when an inequality holds."""
     if (
         not isinstance(condition, Apply)
@@ -143,6 +144,9 @@ def _margin(condition: Expr) -> Expr | None:
 
 def _specialize(body: Body, facts: Facts, done: frozenset[_Key]) -> Body:
     """Split this body by the limits that are decided here, then those inside."""
+    named = next((n for n, s in enumerate(body) if not isinstance(s, Let)), len(body))
+    if named:
+        return (*body[:named], *_specialize(body[named:], facts, done))
     limit = next((x for x in _limits(body) if x.key not in done), None)
     if limit is not None:
         return _split(body, limit, facts, done | {limit.key})
@@ -195,11 +199,12 @@ def _conditions(body: Body) -> Iterator[Expr]:
 def _as_limit(condition: Expr, loops: _Loops) -> _Limit | None:
     used = variables(condition)
     mine = [v for v in used if v in loops.tile]
-    margin = None if not mine or any(v in loops.serial for v in used) else _margin(condition)
-    if margin is None:
+    decided = bool(mine) and not any(v in loops.serial for v in used)
+    difference = margin(condition) if decided else None
+    if difference is None:
         return None
     inner: Expr = const(0)
-    rest = simplify(margin)
+    rest = simplify(difference)
     tile: list[tuple[int, int]] = []
     for var in mine:
         linear = split_linear(rest, var)

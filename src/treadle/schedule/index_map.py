@@ -4,6 +4,7 @@ import ast
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
@@ -57,10 +58,11 @@ class IndexMap:
         return packed
 
     def _blocked(self, array: np.ndarray, shape: tuple[int, ...], pad: float) -> np.ndarray | None:
-        """The same for a map that only splits old indices (``i // c`` and ``i % c``) and permutes
-        the parts.
+        """The same for a map that only splits old indices (``i // c`` and ``i % c``), permutes the
+        parts, and joins neighbours again (``x * c + i % c``).
         """
-        parts: list[tuple[str, int, int]] = [_part(e) or ("", 0, 0) for e in self.results]
+        single = [part for e in self.results for part in _joined(e)]
+        parts: list[tuple[str, int, int]] = [_part(e) or ("", 0, 0) for e in single]
         widths = {name: c for name, c, _ in parts if c}
         wanted = [(p, widths[p], k) for p in self.params if p in widths for k in (0, 1)]
         wanted += [(p, 0, 0) for p in self.params if p not in widths]
@@ -79,8 +81,22 @@ class IndexMap:
                 axes[p, width, k] = len(split)
                 split.append(extent)
         packed = array.reshape(split).transpose([axes[part] for part in parts])
+        ends = np.cumsum([len(_joined(e)) for e in self.results]).tolist()
+        joined = tuple(prod(packed.shape[a:b]) for a, b in zip((0, *ends), ends, strict=False))
         # A copy in one piece that keeps rank zero as it is.
-        return np.array(packed, order="C") if packed.shape == shape else None
+        return np.array(packed, order="C").reshape(shape) if joined == shape else None
+
+
+def _joined(e: Expr) -> tuple[Expr, ...]:
+    """The digits that an index is made of, such as x and ``i % c`` of ``x * c + i % c``."""
+    if not isinstance(e, Apply) or e.fn != "add":
+        return (e,)
+    high, low = e.args
+    if not isinstance(high, Apply) or not isinstance(low, Apply):
+        return (e,)
+    if (high.fn, low.fn) == ("mul", "mod") and high.args[1] is low.args[1]:
+        return (*_joined(high.args[0]), low)
+    return (e,)
 
 
 def _part(e: Expr) -> tuple[str, int, int] | None:

@@ -16,7 +16,8 @@ E0370 no such intrinsic, E0371 other statements in the loop, E0372 no tile, E037
 condition of a tile, E0374 another computation than the intrinsic's, E0375 a buffer that does not
 fit one, E0380 a block that is no padding, E0381 loops that are not axes, E0382 a contraction that
 cannot be padded, E0383 what to pad to, E0384 windows that do not overlap, E0385 an epilogue that is
-no step of the reduction.
+no step of the reduction, E0386 a condition that is no comparison of symbols, E0387 branches that
+lay out a parameter differently.
 
 What a block reads and writes is computed from its body and never declared, so no instruction
 declares or hides an access, as ``annotate_buffer_access`` and ``unsafe_hide_buffer_access`` do

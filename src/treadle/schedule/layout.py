@@ -62,6 +62,16 @@ class TransformLayout(Instruction):
                 function, buffer, f"'{self.buffer}' has {buffer.ndim} dimensions"
             )
         shape = self._shape(function, buffer)
+        for k, j in function.updates:
+            pair = (function.output_buffers[k], function.input_buffers[j])
+            if buffer in pair:
+                raise self.refuse(
+                    function,
+                    buffer,
+                    "E0322",
+                    f"'{pair[0].name}' starts with the contents of '{pair[1].name}': neither has"
+                    " a layout of its own",
+                )
         for a in accesses(function.body):
             if a.buffer is buffer and a.is_vector:
                 raise self.refuse(

@@ -31,7 +31,13 @@ from treadle.schedule.reduction import DecomposeReduction, RFactor
 from treadle.schedule.reindex import Reindex, ReindexCacheRead, ReindexCacheWrite
 from treadle.schedule.reverse_inline import FuseReductionEpilogue, ReverseComputeInline
 from treadle.schedule.rolling_buffer import RollingBuffer
+from treadle.schedule.specialize import Specialize
 from treadle.schedule.split import Split, Tail
+from treadle.schedule.statements import (
+    PrefetchStatements,
+    UnrollStatements,
+    VectorizeStatements,
+)
 from treadle.schedule.storage import SetDtype, StorageAlign
 from treadle.schedule.tensorize import Tensorize
 from treadle.schedule.thread_axes import Bind
@@ -46,7 +52,8 @@ INSTRUCTIONS: tuple[type[Instruction], ...] = (
     ReverseComputeInline, ComputeAt, ReverseComputeAt, CacheRead, CacheWrite, CacheInplace,
     CacheIndex, ReadAt, WriteAt, Reindex, ReindexCacheRead, ReindexCacheWrite, SetScope, SetDtype,
     StorageAlign, DecomposeReduction, RFactor, TransformLayout, TransformBlockLayout, PadEinsum,
-    DecomposePadding, RollingBuffer, FuseReductionEpilogue, Blockize, Tensorize,
+    DecomposePadding, RollingBuffer, FuseReductionEpilogue, Blockize, Tensorize, Specialize,
+    VectorizeStatements, UnrollStatements, PrefetchStatements,
 )  # fmt: skip
 
 
@@ -82,7 +89,10 @@ def parse_trace(text: str) -> Trace:
 
 
 def _instruction(statement: ast.stmt, text: str) -> Instruction:
-    call = statement.value if isinstance(statement, ast.Expr) else None
+    return _read(statement, statement.value if isinstance(statement, ast.Expr) else None, text)
+
+
+def _read(statement: ast.stmt | ast.expr, call: ast.expr | None, text: str) -> Instruction:
     name = call.func.id if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) else None
     cls = {c.name(): c for c in INSTRUCTIONS}.get(name or "")
     source = ast.get_source_segment(text, statement) or ""
@@ -90,15 +100,15 @@ def _instruction(statement: ast.stmt, text: str) -> Instruction:
         known = ", ".join(c.name() for c in INSTRUCTIONS)
         raise _unreadable(statement, source, f"the instructions are {known}")
     try:
-        args = [_value(a) for a in call.args]
-        keywords = {k.arg: _value(k.value) for k in call.keywords if k.arg is not None}
+        args = [_value(a, text) for a in call.args]
+        keywords = {k.arg: _value(k.value, text) for k in call.keywords if k.arg is not None}
         return cls(*args, **keywords)
     except (TypeError, ValueError):
         names = ", ".join(f.name for f in fields(cls))
         raise _unreadable(statement, source, f"{name} takes {names}") from None
 
 
-def _unreadable(statement: ast.stmt, source: str, hint: str) -> ScheduleError:
+def _unreadable(statement: ast.stmt | ast.expr, source: str, hint: str) -> ScheduleError:
     place = f"line {statement.lineno}"
     return ScheduleError(
         "E0300",
@@ -109,9 +119,13 @@ def _unreadable(statement: ast.stmt, source: str, hint: str) -> ScheduleError:
     )
 
 
-def _value(node: ast.expr) -> object:
+def _value(node: ast.expr, text: str) -> object:
     if isinstance(node, ast.Lambda):
         return parse_index_map(node)
+    if isinstance(node, ast.Call):
+        return _read(node, node, text)
+    if isinstance(node, ast.Tuple):
+        return tuple(_value(x, text) for x in node.elts)
     return ast.literal_eval(node)
 
 
@@ -192,6 +206,18 @@ class Schedule:
     def unroll(self, loop: str) -> None:
         """Repeat the body."""
         self.apply(Unroll(loop))
+
+    def vectorize_statements(self, loop: str, *, reassociate: bool = False) -> None:
+        """Run iterations of a loop inside of a block as lanes."""
+        self.apply(VectorizeStatements(loop, reassociate))
+
+    def unroll_statements(self, loop: str) -> None:
+        """Repeat the statements of a loop inside of a block."""
+        self.apply(UnrollStatements(loop))
+
+    def prefetch_statements(self, buffer: str, loop: str, around: str) -> None:
+        """Ask for what a loop inside of a block reads in the next iteration of one around it."""
+        self.apply(PrefetchStatements(buffer, loop, around))
 
     def parallel(self, loop: str) -> None:
         """Run iterations on all threads."""
@@ -314,6 +340,10 @@ class Schedule:
     ) -> None:
         """Let a tensor intrinsic do what a loop, or a block of ``blockize``, does."""
         self.apply(Tensorize(target, intrin, reassociate))
+
+    def specialize(self, condition: str, then: Trace = (), orelse: Trace = ()) -> None:
+        """Run the function by one trace where a condition on its symbols holds, else by another."""
+        self.apply(Specialize(condition, tuple(then), tuple(orelse)))
 
     def _made(
         self, instruction: Instruction, of: Callable[[TensorFunction], tuple[str, ...]]

@@ -18,7 +18,7 @@ from treadle.ir.types import tensor
 from treadle.schedule.layout import TransformLayout
 from treadle.schedule.trace import Trace, parse_trace, trace_text
 from treadle.target import Target
-from treadle.tune.default import default_schedule
+from treadle.tune.versions import layouts_of, versioned_schedule
 from treadle_runtime.array import aligned
 
 
@@ -85,10 +85,10 @@ class _Scheduler:
                 return _Scheduled(
                     replace_fields(found, span=function.span), parse_trace(text["layouts"])
                 )
-        schedule = default_schedule(
+        schedule = versioned_schedule(
             function, self.target, self.threads, constants, strict=self.strict
         )
-        layouts = tuple(i for i in schedule.trace if isinstance(i, TransformLayout))
+        layouts = layouts_of(schedule.trace)
         text = {"function": str(schedule.function), "layouts": trace_text(layouts)}
         self.cache.put(key, json.dumps(text).encode())
         return _Scheduled(schedule.function, layouts)

@@ -4,7 +4,7 @@ each next part asked for while the one before is in use.
 
 from math import ceil, prod
 
-from treadle.expr.bounds import interval
+from treadle.expr.bounds import interval, prove
 from treadle.expr.scalar import int_value
 from treadle.expr.simplify import simplify
 from treadle.ir.analysis import facts_of, find_loop
@@ -63,7 +63,9 @@ def prefetch_panels(
     ``loop`` reads, evenly over the steps of the loops ``inner``: unless all of the operand stays
     near, or few tiles use a part.
     """
-    buffer = next(b for b in s.function.buffers if b.name == packed)
+    buffer = next((b for b in s.function.buffers if b.name == packed), None)
+    if buffer is None:
+        return  # packed where it is used
     elements = [int_value(simplify(d)) for d in buffer.shape]
     whole = prod(x for x in elements if x is not None) * buffer.dtype.bytes
     if None in elements or whole <= target.l2_bytes // 2:
@@ -78,5 +80,9 @@ def prefetch_panels(
 
 
 def _extent(s: Schedule, name: str) -> int | None:
-    loop = find_loop(s.function, name)
-    return None if loop is None else interval(loop.extent, facts_of(s.function)).high
+    """The largest extent that a loop may have, if that is known to be small."""
+    loop, facts = find_loop(s.function, name), facts_of(s.function)
+    if loop is None:
+        return None
+    most = interval(loop.extent, facts).high
+    return FEW_TILES - 1 if most is None and prove(loop.extent < FEW_TILES, facts) else most

@@ -37,6 +37,10 @@ _STREAM_CYCLES = 2.0
 """Cycles in which the second-level cache delivers a vector."""
 _BROADCAST_CYCLES = 0.25
 """What a row adds to a step beside its products: a scalar is fetched and spread."""
+_WAY = 4096
+"""Bytes of a first-level cache that one address each falls into: a page, since caches are looked up
+before addresses are translated."""
+_LINE = 64
 _OVERHEAD = 1.0
 """Cycles of counting and branching at every step of a reduction."""
 
@@ -150,9 +154,13 @@ def tiles(
     result = destination(found, function)
     for side in _sides(found, constants, lanes):
         works: dict[Var | None, list[_Work]] = {}
+        other = found.operands[1 - side.operand]
+        most = {row: _apart(other, row, target) for row in (*side.rows, None)}
         # Picking lanes takes the vectors that they are picked from, and their numbers.
         for vectors, rows in _sizes(registers - (3 if side.fetch > 1 else 0), _MAX_ROWS):
             for row in side.rows if rows > 1 else (*side.rows, None):
+                if rows > most[row]:
+                    continue
                 if row not in works:
                     works[row] = [_Work.of(found, result, side, row, guess) for guess, _ in guesses]
                 shape = _Shape(vectors, lanes, rows, side.owns(found, row), side.shared, side.fetch)
@@ -162,6 +170,30 @@ def tiles(
                 yield Tile(
                     side.operand, side.axis.var, row, vectors, lanes, rows, side.packed, cycles
                 )
+
+
+def _apart(load: Load, row: Var | None, target: Target) -> int:
+    """How many rows of an operand the first-level cache holds at once, beside a line of the other
+    one: rows that lie a power of two apart compete for the same places.
+    """
+    step = None if row is None else stride_of(load, row)
+    if step is None:
+        return _MAX_ROWS
+    return _held(step * load.buffer.dtype.bytes, max(target.l1_bytes // _WAY, 2))
+
+
+@lru_cache(maxsize=1 << 10)
+def _held(step: int, ways: int) -> int:
+    """How many lines that lie ``step`` bytes apart a cache holds that has ``ways`` places for each,
+    less one.
+    """
+    lines = [row * step // _LINE for row in range(_MAX_ROWS)]
+
+    def crowded(rows: int) -> bool:
+        places = [line % (_WAY // _LINE) for line in {*lines[:rows]}]
+        return max(map(places.count, places)) >= ways
+
+    return next((rows for rows in range(1, _MAX_ROWS) if crowded(rows + 1)), _MAX_ROWS)
 
 
 @dataclass(frozen=True, slots=True)

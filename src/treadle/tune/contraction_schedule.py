@@ -30,7 +30,7 @@ from treadle.tune.contraction import (
 )
 from treadle.tune.digits import separate_digits
 from treadle.tune.packing import pack_lanes
-from treadle.tune.parallel import spread
+from treadle.tune.parallel import fills, spread
 from treadle.tune.spatial_schedule import vectorize_loop
 from treadle.tune.turned_schedule import is_turned, tile_turned
 
@@ -69,10 +69,11 @@ def schedule_contraction(
             spread(s, outer)
         return True
     chunk = chunk_steps(found, s.function, tile, target) if copy is None and tile.packed else None
-    outer, panel = _tile(s, block, found, tile, loops, target, chunk)
+    outer, panel, rows = _tile(s, block, found, tile, loops, target, chunk)
     if threads > 1:
         # A panel that is packed where it is used stays a loop of its own.
-        spread(s, outer if copy is None else outer[: max(outer.index(panel), 1)])
+        shared = outer if copy is None else outer[: max(outer.index(panel), 1)]
+        spread(s, shared if copy is not None or fills(s, shared, threads) else [*shared, *rows])
     if copy is not None:
         fresh = s.compute_at(copy, panel)
         s.transform_layout(copy, panels(found, tile))
@@ -109,8 +110,10 @@ def _tile(
     loops: dict[Var, str],
     target: Target,
     chunk: int | None,
-) -> tuple[list[str], str]:
-    """Split, order and bind the loops; those outside of the tile, and the one over panels."""
+) -> tuple[list[str], str, list[str]]:
+    """Split, order and bind the loops; those outside of the tile, the one over panels, and the one
+    over tiles of rows that stands inside of them, if any.
+    """
     column = loops[tile.vector_axis]
     panel, *vectors = _split(s, column, tile.vectors, tile.lanes)
     inner: list[str] = []
@@ -159,7 +162,7 @@ def _tile(
     if tile.packed and bytes_ahead is not None:
         name = found.operands[tile.vector].buffer.name
         prefetch_panels(s, name, bytes_ahead, target, part, [*ahead, *outer_row, steps[0]])
-    return outer, panel
+    return outer, panel, [] if decided or near else outer_row
 
 
 def _in_registers(

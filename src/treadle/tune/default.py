@@ -11,9 +11,12 @@ from treadle.tune.attempt import attempt
 from treadle.tune.blocks import block_of
 from treadle.tune.chain_schedule import schedule_chain
 from treadle.tune.contraction_schedule import schedule_contraction
+from treadle.tune.decode_schedule import schedule_decoded
 from treadle.tune.dot_schedule import schedule_dot
+from treadle.tune.group_schedule import schedule_grouped
 from treadle.tune.row_schedule import schedule_rows, start_apart
 from treadle.tune.spatial_schedule import schedule_spatial
+from treadle.tune.statement_schedule import holds_loops, schedule_statements
 from treadle.tune.window_schedule import schedule_windows
 
 
@@ -43,8 +46,17 @@ def _apply_rules(
     done = set[str]() if strict else schedule_images(s, target, threads)
     apart = separate_borders(s, done)
     names = [b.name for b in blocks(s.function)]
+    for name in (n for n in names if holds_loops(block_of(s, n))):
+        if attempt(s, lambda t, n=name: schedule_statements(t, n, target, threads, strict=strict)):
+            done.add(name)
     anchors = [n for n in names if contraction_operands(block_of(s, n)) is not None]
     for name in anchors:
+        if not strict and (
+            attempt(s, lambda t, n=name: schedule_decoded(t, n, target, threads, constants))
+            or attempt(s, lambda t, n=name: schedule_grouped(t, n, target, threads, constants))
+        ):
+            done.update(b.name for b in blocks(s.function) if _shares_loops(s, name, b.name))
+            continue
         if attempt(
             s, lambda t, n=name: schedule_dot(t, n, target, threads, constants, strict=strict)
         ) or attempt(s, lambda t, n=name: schedule_contraction(t, n, target, threads, constants)):
@@ -95,7 +107,8 @@ def inline_producers(s: Schedule) -> None:
             b for b in blocks(s.function) if b.name != name and store.buffer in buffers_read((b,))
         ]
         products = any(contraction_operands(u) is not None for u in users)
-        if products and not is_affine_copy(store, frozenset(i.var for i in block.iters)):
+        repeated = products or any(holds_loops(u) for u in users)
+        if repeated and not is_affine_copy(store, frozenset(i.var for i in block.iters)):
             continue
         if _pads(block) and not all(_is_spatial(u) for u in users):
             continue

@@ -18,7 +18,7 @@ from treadle.schedule.trace import Schedule
 from treadle.target import Target
 from treadle.tune.blocks import contraction_of, follower_of, lanes_last, loops_of_axes
 from treadle.tune.contraction import Contraction, as_contraction, can_pack, extent_of, stride_of
-from treadle.tune.parallel import spread
+from treadle.tune.parallel import fills, spread
 
 # The types of the broadcast operand, the packed one and the sum; family and group.
 _FAMILIES: dict[tuple[DType, DType, DType], tuple[str, int]] = {
@@ -140,11 +140,11 @@ def schedule_dot(
     if copied:
         packed = s.cache_read(block, packed, "global")
     s.transform_layout(packed, panels(found, plan))
-    outer = tile_nest(s, block, follower, found, plan, loops)
+    outer, rows = tile_nest(s, block, follower, found, plan, loops)
     if copied:
         pack(s, packed, found, plan, threads)
     if threads > 1:
-        spread(s, outer)
+        spread(s, outer if fills(s, outer, threads) else [*outer, *rows])
     return True
 
 
@@ -198,9 +198,9 @@ def panels(found: Contraction, plan: DotPlan) -> IndexMap:
 
 def tile_nest(
     s: Schedule, block: str, follower: str, found: Contraction, plan: DotPlan, loops: dict[Var, str]
-) -> list[str]:
+) -> tuple[list[str], list[str]]:
     """Split, order and bind the loops of a contraction whose packed operand is packed; those
-    outside of the tile.
+    outside of the tile, and the one over tiles of rows inside of them, if any.
 
     Raises:
         ScheduleError: E03xx if an instruction does not apply.
@@ -236,7 +236,7 @@ def tile_nest(
     s.tensorize(vectors[-1], plan.intrin, reassociate=is_float)
     for name in (*inner, *vectors[:-1]):
         s.unroll(name)
-    return outer
+    return outer, outer_row
 
 
 def _bind(s: Schedule, loops: tuple[str, ...] | list[str], count: int) -> None:

@@ -204,7 +204,7 @@ class _Assignment:
     @staticmethod
     def of(function: GraphFunction, relaid: _Relaid) -> "_Assignment":
         """The best choice that is found."""
-        calls = _free_values(function)
+        calls = _free_values(function, relaid.module)
         self = _Assignment(function, relaid, calls)
         for part in _connected(calls):
             self.settle(part)
@@ -297,13 +297,15 @@ def _moved_type(value: Value) -> TensorType:
     return tensor([dims[axis] for axis in channels_last(len(dims))], value.type.dtype)
 
 
-def _free_values(function: GraphFunction) -> dict[Value, list[Binding]]:
-    """The values that only calls of tensor functions write and read, with those calls."""
+def _free_values(function: GraphFunction, module: Module) -> dict[Value, list[Binding]]:
+    """The values that only calls of tensor functions write and read, with those calls; but not
+    what is updated in its place.
+    """
     calls: dict[Value, list[Binding]] = {}
     fixed: set[Value] = {a for a in (*function.params, *function.results) if isinstance(a, Value)}
     for b in function.body:
         values = [a for a in (*b.args, *b.outputs) if isinstance(a, Value)]
-        if not isinstance(b.op, CallTensor):
+        if not isinstance(b.op, CallTensor) or module.tensor(b.op.function).updates:
             fixed.update(values)
         for v in dict.fromkeys(values):
             calls.setdefault(v, []).append(b)

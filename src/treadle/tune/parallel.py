@@ -1,11 +1,16 @@
 """Spread nested loops over the threads, however few iterations the outermost one has."""
 
+from math import prod
+
 from treadle.base.errors import ScheduleError
 from treadle.expr.scalar import int_value
 from treadle.expr.simplify import simplify
 from treadle.ir.analysis import find_loop
 from treadle.ir.tensor import For
 from treadle.schedule.trace import Schedule
+
+_UNEVEN = 1.25
+"""How much longer the busiest thread may take than with equal shares."""
 
 
 def spread(s: Schedule, names: list[str]) -> None:
@@ -16,7 +21,7 @@ def spread(s: Schedule, names: list[str]) -> None:
     Raises:
         ScheduleError: E03xx if not even one loop may run on several threads.
     """
-    found = [x for x in (find_loop(s.function, n) for n in names) if x is not None]
+    found = [x for x in _loops(s, names) if x is not None]
     while found and int_value(simplify(found[0].extent)) == 1:
         found.pop(0)
     if not found:
@@ -29,6 +34,17 @@ def spread(s: Schedule, names: list[str]) -> None:
         s.parallel(chain[0])
         return
     s.function, s.trace = trial.function, trial.trace
+
+
+def fills(s: Schedule, names: list[str], threads: int) -> bool:
+    """Whether loops have iterations enough for all threads to have about as many."""
+    extents = [None if x is None else int_value(simplify(x.extent)) for x in _loops(s, names)]
+    count = prod(x for x in extents if x is not None)
+    return None in extents or -(-count // threads) * threads <= count * _UNEVEN
+
+
+def _loops(s: Schedule, names: list[str]) -> list[For | None]:
+    return [find_loop(s.function, n) for n in names]
 
 
 def _chain(loops: list[For]) -> list[str]:

@@ -108,9 +108,15 @@ class TestOperators:
             f (a) => (b) { b = other.Mystery(a) }""")
         assert "other.Mystery" in " ".join(error_of(proto).notes)
 
-    def test_a_shape_that_depends_on_data_is_refused(self):
-        error = error_of(graph("m (float[4] x) => (int64[1, ?] y) { y = NonZero(x) }"))
-        assert error.code == "E0602"
+    def test_a_size_that_depends_on_data_in_a_branch_is_refused(self):
+        proto = graph("""
+            m (bool c, float[4] x) => (int64[1, ?] y) {
+                y = If (c) <
+                    then_branch = t () => (int64[1, ?] a) { a = NonZero(x) },
+                    else_branch = e () => (int64[1, ?] b) { z = Neg(x) b = NonZero(z) }
+                >
+            }""")
+        assert error_of(proto).code == "E0602"
 
     def test_of_known_data_it_is_computed(self):
         proto = graph("""

@@ -13,6 +13,7 @@ from treadle.codegen.llvm.kernel import KernelText, global_name, kernel_symbol
 from treadle.codegen.llvm.types import Operand, register_type
 from treadle.codegen.llvm.writer import Parts, Writer
 from treadle.expr.bounds import Facts
+from treadle.expr.scalar import Expr
 from treadle.ir.analysis import symbols
 from treadle.ir.host import (
     ArenaSlot,
@@ -25,7 +26,9 @@ from treadle.ir.host import (
     KernelStep,
     LibraryStep,
     LoopStep,
+    NativeStep,
     PartSlot,
+    SizeStep,
     Slot,
     Step,
     dimension,
@@ -60,24 +63,37 @@ def host_text(host: HostFunction, module: Module, target: Target) -> KernelText:
     """The two native functions of an entry; the kernels that they call are declared only."""
     parts = Parts()
     shapes = _shapes_text(host, target, parts)
-    run = _Run(host, module, target, parts).text()
+    later = (_later_text(host, stage, target, parts) for stage in range(1, len(host.sizes) + 1))
+    run = _Run(host, module, target, parts).texts()
     parts.declares["declare i32 @clock_gettime(i32, ptr)"] = None
     support = (("@treadle.stamp", _NOW),)
     symbol = global_name(f"{host.name}.run")
-    return KernelText(symbol, (shapes, run), support, tuple(parts.declares), tuple(parts.math))
+    return KernelText(
+        symbol, (shapes, *later, *run), support, tuple(parts.declares), tuple(parts.math)
+    )
+
+
+TimedStep = KernelStep | LibraryStep | NativeStep
+
+
+def timed_steps(steps: tuple[Step, ...]) -> tuple[TimedStep, ...]:
+    """The calls of kernels and of functions outside in the order in which the profile counts
+    them.
+    """
+    found: list[TimedStep] = []
+    for s in steps:
+        if isinstance(s, TimedStep):
+            found.append(s)
+        elif isinstance(s, BranchStep):
+            found.extend((*timed_steps(s.then), *timed_steps(s.orelse)))
+        elif isinstance(s, LoopStep):
+            found.extend((*timed_steps(s.test), *timed_steps(s.body)))
+    return tuple(found)
 
 
 def kernel_steps(steps: tuple[Step, ...]) -> tuple[KernelStep, ...]:
-    """The calls of kernels in the order in which the profile counts them."""
-    found: list[KernelStep] = []
-    for s in steps:
-        if isinstance(s, KernelStep):
-            found.append(s)
-        elif isinstance(s, BranchStep):
-            found.extend((*kernel_steps(s.then), *kernel_steps(s.orelse)))
-        elif isinstance(s, LoopStep):
-            found.extend((*kernel_steps(s.test), *kernel_steps(s.body)))
-    return tuple(found)
+    """The calls of kernels, in the same order."""
+    return tuple(s for s in timed_steps(steps) if isinstance(s, KernelStep))
 
 
 def _function(header: str, writer: Writer) -> str:
@@ -113,20 +129,51 @@ def _shapes_text(host: HostFunction, target: Target, parts: Parts) -> str:
         w.start_block(bad)
         w.emit(f"ret i32 {k + 1}")
         w.start_block(good)
-    dims = [d for _, type_ in host.outputs for d in type_.dims]
-    for k, d in enumerate(dims):
-        w.emit(f"store {values.value(d)}, {_word(w, '%out_dims', k)}, align 8")
-    w.emit(f"store {values.value(host.arena)}, ptr %arena_bytes, align 8")
-    w.emit("ret i32 0")
+    _store_sizes(host, 0, w, values)
     name = global_name(f"{host.name}.shapes")
     return _function(
         f"define i32 {name}(ptr %dims, ptr %symbols, ptr %out_dims, ptr %arena_bytes)", w
     )
 
 
+def _later_text(host: HostFunction, stage: int, target: Target, parts: Parts) -> str:
+    """The sizes of what a later stage gives memory, from all symbols known by then."""
+    w = Writer(target, parts)
+    values = Evaluator(w, Facts())
+    _define_symbols(host, stage, w, values)
+    _store_sizes(host, stage, w, values)
+    name = global_name(f"{host.name}.shapes.{stage}")
+    return _function(f"define i32 {name}(ptr %symbols, ptr %out_dims, ptr %arena_bytes)", w)
+
+
+def _define_symbols(host: HostFunction, stage: int, w: Writer, values: Evaluator) -> None:
+    """Load the symbols that a stage knows."""
+    known = (*(var for var, _ in host.symbols), *host.sizes[:stage])
+    for k, var in enumerate(known):
+        values.define(var, _load_word(w, "%symbols", k), 0)
+
+
+def _store_sizes(host: HostFunction, stage: int, w: Writer, values: Evaluator) -> None:
+    """Store the shapes of the outputs that are first known in a stage, and the size of its
+    arena.
+    """
+    position = 0
+    for _, type_ in host.outputs:
+        if host.stage_of(*type_.dims) == stage:
+            for k, d in enumerate(type_.dims):
+                place = _word(w, "%out_dims", position + k)
+                w.emit(f"store {values.value(d)}, {place}, align 8")
+        position += type_.ndim
+    arena = host.later[stage - 1] if stage else host.arena
+    w.emit(f"store {values.value(arena)}, {_word(w, '%arena_bytes', stage)}, align 8")
+    w.emit("ret i32 0")
+
+
 @dataclass(slots=True)
 class _Run:
-    """Writes ``E.run``: the addresses of everything first, then the steps."""
+    """Writes ``E.run`` and one function for each later stage: the addresses of everything first,
+    then the steps.
+    """
 
     host: HostFunction
     module: Module
@@ -136,17 +183,29 @@ class _Run:
     values: Evaluator = field(init=False)
     count: int = 0
 
-    def text(self) -> str:
+    def texts(self) -> tuple[str, ...]:
+        stages: list[list[Step]] = [[]]
+        for step in self.host.steps:
+            stages[-1].append(step)
+            if isinstance(step, SizeStep):
+                stages.append([])
+        return tuple(self.text(stage, tuple(steps)) for stage, steps in enumerate(stages))
+
+    def text(self, stage: int, steps: tuple[Step, ...]) -> str:
         w = self.writer = Writer(self.target, self.parts)
         self.values = Evaluator(w, Facts())
         names = ("%pool", "%arena", "%constants", "%symbols", "%profile")
         for k, name in enumerate(names):
             w.emit(f"{name} = load ptr, {_word(w, '%block', k)}, align 8")
-        for k, (var, _) in enumerate(self.host.symbols):
-            self.values.define(var, _load_word(w, "%symbols", k), 0)
-        self.steps(self.host.steps)
+        _define_symbols(self.host, stage, w, self.values)
+        outer = _HEADER_WORDS + len(self.host.inputs) + len(self.host.outputs)
+        for k in range(1, stage + 1):
+            w.emit(f"%arena.{k} = load ptr, {_word(w, '%block', outer + k - 1)}, align 8")
+        self.steps(steps)
         w.emit("ret i32 0")
-        return _function(f"define i32 {global_name(f'{self.host.name}.run')}(ptr %block)", w)
+        suffix = f".{stage}" if stage else ""
+        name = global_name(f"{self.host.name}.run{suffix}")
+        return _function(f"define i32 {name}(ptr %block)", w)
 
     def steps(self, steps: tuple[Step, ...]) -> None:
         for step in steps:
@@ -154,10 +213,14 @@ class _Run:
                 self.kernel(step)
             elif isinstance(step, LibraryStep):
                 self.library(step)
+            elif isinstance(step, NativeStep):
+                self.native(step)
             elif isinstance(step, CopyStep):
                 self.copy(step)
             elif isinstance(step, CheckStep):
                 self.check(step)
+            elif isinstance(step, SizeStep):
+                self.size(step)
             elif isinstance(step, BranchStep):
                 self.branch(step)
             else:
@@ -170,7 +233,8 @@ class _Run:
             return w.assign("ptr", f"getelementptr i8, {whole}, {offset}")
         if isinstance(slot, ArenaSlot):
             offset = self.values.value(slot.offset)
-            return w.assign("ptr", f"getelementptr i8, ptr %arena, {offset}")
+            arena = f"%arena.{slot.stage}" if slot.stage else "%arena"
+            return w.assign("ptr", f"getelementptr i8, ptr {arena}, {offset}")
         if isinstance(slot, ConstantSlot):
             return _load_word(w, "%constants", self.host.constants.index(slot.name), "ptr")
         first = 0 if isinstance(slot, InputSlot) else len(self.host.inputs)
@@ -187,10 +251,20 @@ class _Run:
             operands.append(operand)
         symbol = global_name(kernel_symbol(step.kernel))
         w.declare("void", symbol, *(o.type for o in operands))
+        self.timed("void", f"{symbol}({', '.join(map(str, operands))})")
+
+    def timed(self, result: str, call: str) -> Operand:
+        """Call something, and note when it began and ended."""
+        w = self.writer
         self.stamp(2 * self.count)
-        w.emit(f"call void {symbol}({', '.join(map(str, operands))})")
+        if result == "void":
+            w.emit(f"call void {call}")
+            found = Operand("void", "")
+        else:
+            found = w.assign(result, f"call {result} {call}")
         self.stamp(2 * self.count + 1)
         self.count += 1
+        return found
 
     def stamp(self, index: int) -> None:
         self.writer.emit(f"call void @treadle.stamp(ptr %profile, i64 {index})")
@@ -215,15 +289,34 @@ class _Run:
             put(_number(type_.ndim))
             for d in type_.dims:
                 put(self.values.value(d))
-        place = len(self.host.constants) + self.host.callbacks.index(step.function)
-        callback = _load_word(w, "%constants", place, "ptr")
-        status = w.assign("i32", f"call i32 {callback.name}({words})")
+        callback = self.callee(step.function)
+        status = self.timed("i32", f"{callback.name}({words})")
         failed = w.assign("i1", f"icmp ne {status}, 0")
         good, bad = w.fresh("good"), w.fresh("bad")
         w.emit(f"br {failed}, label %{bad}, label %{good}")
         w.start_block(bad)
         w.emit("ret i32 1")
         w.start_block(good)
+
+    def callee(self, function: str) -> Operand:
+        """The address of a function outside."""
+        place = len(self.host.constants) + self.host.callbacks.index(function)
+        return _load_word(self.writer, "%constants", place, "ptr")
+
+    def native(self, step: NativeStep) -> None:
+        """Call a C function; if it fails, leave what it returned in the first word of the block."""
+        w = self.writer
+        passed: list[str] = []
+        for a in step.arguments:
+            operand = self.values.value(a) if isinstance(a, Expr) else self.address(a)
+            passed.append(f"{operand.type} {_extended(a)}{operand.name}")
+        callee = self.callee(step.function)
+        call = f"{callee.name}({', '.join(passed)})"
+        if step.check is None:
+            self.timed("void", call)
+            return
+        status = self.timed("i32", call)
+        self.require(w.assign("i1", f"icmp eq {status}, 0"), step.check, status)
 
     def copy(self, step: CopyStep) -> None:
         w = self.writer
@@ -239,13 +332,29 @@ class _Run:
 
     def check(self, step: CheckStep) -> None:
         """Return the number of the check, counted after those of shapes, if it fails."""
+        claim = step.condition
+        holds = self.values.value(claim) if isinstance(claim, Expr) else self.condition(claim)
+        self.require(holds, step.check)
+
+    def require(self, holds: Operand, check: int, status: Operand | None = None) -> None:
         w = self.writer
-        holds = self.condition(step.condition)
         good, bad = w.fresh("good"), w.fresh("bad")
         w.emit(f"br {holds}, label %{good}, label %{bad}")
         w.start_block(bad)
-        w.emit(f"ret i32 {1 + len(self.host.checks) + step.check}")
+        if status is not None:
+            w.emit(f"store {w.assign('i64', f'sext {status} to i64')}, ptr %block, align 8")
+        w.emit(f"ret i32 {1 + len(self.host.checks) + check}")
         w.start_block(good)
+
+    def size(self, step: SizeStep) -> None:
+        """Hand a symbol to the caller, who calls the next stage."""
+        w = self.writer
+        value = w.assign("i64", f"load i64, {self.address(step.source)}, align 8")
+        self.values.define(step.symbol, value, 0)
+        for claim, check in step.claims:
+            self.require(self.values.value(claim), check)
+        place = len(self.host.symbols) + self.host.sizes.index(step.symbol)
+        w.emit(f"store {value}, {_word(w, '%symbols', place)}, align 8")
 
     def branch(self, step: BranchStep) -> None:
         w = self.writer
@@ -274,6 +383,13 @@ class _Run:
         w.emit(f"br label %{test}")
         w.current.lines.extend((f"{test}:", *tested.lines, f"{body}:", *repeated.lines))
         w.start_block(after)
+
+
+def _extended(a: Slot | Expr) -> str:
+    """How a C function expects an argument that is smaller than a register."""
+    if not isinstance(a, Expr) or a.dtype.is_float or a.dtype.bits >= 32:
+        return ""
+    return "signext " if a.dtype.kind == "int" else "zeroext "
 
 
 def _number(value: int) -> Operand:

@@ -22,6 +22,7 @@ from treadle.expr.scalar import Const, Expr, Var, int_value
 from treadle.ir.analysis import buffers_written, facts_of, symbols
 from treadle.ir.tensor import (
     ONE,
+    PREFETCHES,
     Allocate,
     Buffer,
     For,
@@ -330,7 +331,8 @@ class KernelEmitter:
             self.writer.emit(f"call void @free({pointer})")
 
     def _intrinsic(self, stmt: Intrinsic) -> None:
-        if stmt.name != "prefetch" or not stmt.args or not isinstance(stmt.args[0], Load):
+        known = stmt.name in PREFETCHES and stmt.args != ()
+        if not known or not isinstance(stmt.args[0], Load):
             listed = ", ".join(map(str, stmt.args))
             raise CodegenError(
                 "E0503",
@@ -341,7 +343,8 @@ class KernelEmitter:
         w = self.writer
         pointer = address(self.values, stmt.args[0])
         w.declare("void", "@llvm.prefetch.p0", "ptr", "i32", "i32", "i32")
-        w.emit(f"call void @llvm.prefetch.p0({pointer}, i32 0, i32 3, i32 1)")
+        near = 3 if stmt.name == "prefetch" else 2
+        w.emit(f"call void @llvm.prefetch.p0({pointer}, i32 0, i32 {near}, i32 1)")
 
     # Parallel loops -------------------------------------------------------------------------------
 

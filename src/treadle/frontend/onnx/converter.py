@@ -35,12 +35,17 @@ class _Input:
 
 @dataclass(frozen=True)
 class Converter:
-    """Converts nodes of one operator, from version ``since`` of its domain on."""
+    """Converts nodes of one operator, from version ``since`` of its domain on.
+
+    The known inputs in ``sizes`` may also be integers that the program computes: they are known as
+    symbols then.
+    """
 
     operator: str
     since: int
     function: Callable[..., Results]
     domain: str = DOMAIN
+    sizes: tuple[str, ...] = ()
 
     @cached_property
     def _hints(self) -> dict[str, Any]:
@@ -121,6 +126,8 @@ class Converter:
                 return None
             raise self._wrong(site, f"the input '{declared.name}' is missing")
         if declared.kind is Known:
+            if declared.name in self.sizes:
+                return site.sizes(operand, f"'{declared.name}' of {self.operator}")
             return site.known(operand, f"'{declared.name}' of {self.operator}")
         return site.traced(operand) if declared.kind is Traced else operand
 
@@ -167,10 +174,10 @@ def _as_operand(result: Result, sources: frozenset[str]) -> Operand | None:
 
 
 def converter(
-    operator: str, *, since: int = 1, domain: str = DOMAIN
+    operator: str, *, since: int = 1, domain: str = DOMAIN, sizes: tuple[str, ...] = ()
 ) -> Callable[[Callable[..., Results]], Converter]:
     """Make a converter of a function; see the module."""
-    return lambda function: Converter(operator, since, function, domain)
+    return lambda function: Converter(operator, since, function, domain, sizes)
 
 
 @dataclass(frozen=True)

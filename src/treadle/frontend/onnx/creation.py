@@ -60,7 +60,7 @@ def _filled(
     return site.emit(Full(shape, value, dtype))
 
 
-@converter("ConstantOfShape", since=9)
+@converter("ConstantOfShape", since=9, sizes=("shape",))
 def constant_of_shape(
     site: Site, shape: Known, *, value: np.ndarray | None = None
 ) -> Known | Traced:
@@ -85,7 +85,7 @@ def size_of(x: Operand) -> Known:
     return Known.symbolic(found, i64)
 
 
-@converter("Range", since=11)
+@converter("Range", since=11, sizes=("start", "limit"))
 def arange(
     site: Site, start: Known, limit: Known, delta: Known, *, stash_type: int = 1
 ) -> Traced | Known:

@@ -79,7 +79,7 @@ def one_hot(indices: Traced, depth: Known, values: Traced, *, axis: int = -1) ->
     return where(chosen, on, off)
 
 
-@converter("TopK", since=10)
+@converter("TopK", since=10, sizes=("k",))
 def top_k(
     x: Traced,
     k: Known,

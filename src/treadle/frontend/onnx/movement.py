@@ -230,7 +230,7 @@ def sliced(x: Traced, axis: int, start: Expr, stop: Expr, step: int) -> Traced:
     return cut(Flip((axis,))(x), axis, first, last, -step)
 
 
-@converter("Slice", since=10)
+@converter("Slice", since=10, sizes=("starts", "ends"))
 def slice_by_inputs(
     x: Traced, starts: Known, ends: Known, axes: Known | None = None, steps: Known | None = None
 ) -> Traced:

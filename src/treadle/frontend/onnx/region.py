@@ -8,27 +8,33 @@ import numpy as np
 from onnx import GraphProto
 
 from treadle.base.errors import InternalError, ModelImportError
-from treadle.expr.dtype import DType
+from treadle.expr.dtype import DType, i64
 from treadle.expr.scalar import Const, Expr, Var, as_expr
-from treadle.frontend.onnx.value import Known, NeedsValue, Operand, no_tensor
+from treadle.frontend.onnx.value import Known, NeedsValue, Operand, known_size, no_tensor
+from treadle.ir.calls import BindSymbol
 from treadle.ir.graph import Atom, ConstantRef, GraphFunction, Literal, ShapeLiteral, Value
 from treadle.ir.graph_builder import GraphBuilder, Traced
 from treadle.ir.module import Constant
 from treadle.ir.op import Op
 from treadle.ops.elementwise import Cast
 from treadle.ops.reshape import Reshape, reshaped
-from treadle.ops.shape import Concat
+from treadle.ops.shape import Concat, Slice
 
+# Elements of a value that may become symbols.
+_MOST_SIZES = 8
 RunGraph = Callable[["Region", GraphProto, Sequence[Operand]], list[Operand]]
 
 
 @dataclass(eq=False)
 class Program:
-    """What all functions of a module under construction share."""
+    """What all functions of a module under construction share; ``sizes`` are the values whose
+    elements are symbols.
+    """
 
     functions: dict[str, GraphFunction] = field(default_factory=dict[str, GraphFunction])
     constants: dict[str, Constant] = field(default_factory=dict[str, Constant])
     symbols: dict[str, Var] = field(default_factory=dict[str, Var])
+    sizes: dict[Atom, Known] = field(default_factory=dict[Atom, Known])
     _references: dict[Known, ConstantRef] = field(default_factory=dict[Known, ConstantRef])
     _names: GraphBuilder = field(default_factory=lambda: GraphBuilder("names"))
 
@@ -178,6 +184,47 @@ class Site:
     def traced(self, operand: Operand) -> Traced:
         """An operand as a value of the program."""
         return self.region.traced(operand)
+
+    def late_size(self, hint: str) -> Var:
+        """A symbol for a size that data give.
+
+        Raises:
+            ModelImportError: E0602 in a branch or a loop.
+        """
+        if self.region.outer is not None:
+            raise ModelImportError(
+                "E0602",
+                "a size depends on data inside of a branch or a loop",
+                place=self.place,
+                help="compute what has this size outside, or pad it to a known size",
+            )
+        program = self.region.program
+        name = program.fresh(self.builder.fresh(hint))
+        return program.symbols.setdefault(f"{name} of data", Var(name))
+
+    def sizes(self, operand: Operand, what: str) -> Known:
+        """What an operand holds, if need be as symbols for its elements, few integers.
+
+        Raises:
+            ModelImportError: as ``known``, if they are not few integers of the outermost function.
+        """
+        if operand.known is not None or self.region.outer is not None or operand.traced is None:
+            return self.known(operand, what)
+        count = known_size(operand.shape) if operand.ndim <= 1 and operand.dtype.is_int else None
+        if count is None or count > _MOST_SIZES:
+            return self.known(operand, what)
+        held = self.region.program.sizes
+        if operand.traced.atom in held:
+            return held[operand.traced.atom]
+        x = operand.traced if operand.dtype is i64 else Cast(i64)(operand.traced)
+        parts = [Slice(0, k, k + 1)(x) for k in range(count)] if x.ndim else [x]
+        found = np.empty(count, object)
+        for k, part in enumerate(parts):
+            found[k] = self.late_size("value")
+            self.emit(BindSymbol(found[k]), Reshape(())(part) if part.ndim else part)
+        value = Known.symbolic(found if x.ndim else found.reshape(()), operand.dtype)
+        held[operand.traced.atom] = value
+        return value
 
     def known(self, operand: Operand, what: str) -> Known:
         """What an operand holds.

@@ -3,6 +3,7 @@
 import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -12,7 +13,8 @@ from torch._ops import HigherOrderOperator, OpOverload
 from treadle.base.errors import InternalError, ModelImportError, TypeMismatch
 from treadle.base.span import Span
 from treadle.expr.bounds import Facts, prove
-from treadle.expr.scalar import Apply, Const, Expr
+from treadle.expr.dtype import i64
+from treadle.expr.scalar import Apply, Const, Expr, Var, eq, variables
 from treadle.frontend.torch.context import (
     Context,
     Converted,
@@ -25,7 +27,8 @@ from treadle.frontend.torch.fallback import Library, library_function, operands_
 from treadle.frontend.torch.functional import functional_name
 from treadle.frontend.torch.spans import span_of
 from treadle.frontend.torch.symbols import SYMBOLIC, Symbols, UnknownSymbol
-from treadle.ir.calls import CallLibrary, Cond, MatchCast, WhileLoop
+from treadle.ir.analysis import type_exprs
+from treadle.ir.calls import AssertTrue, BindSymbol, CallLibrary, Cond, MatchCast, WhileLoop
 from treadle.ir.graph import Binding, GraphFunction, ShapeLiteral, Value
 from treadle.ir.graph_builder import GraphBuilder, Traced
 from treadle.ir.module import Constant, Module
@@ -46,6 +49,8 @@ _SKIPPED = frozenset(
         "aten._functional_assert_async.msg",
     }
 )
+# An element of a tensor as a number.
+_ITEMS = (torch.ops.aten.item.default, torch.ops.aten._local_scalar_dense.default)
 _INLINED = frozenset({"wrap_with_set_grad_enabled", "wrap_with_autocast"})
 
 
@@ -238,6 +243,9 @@ class GraphTranslator:
         """The value of a call; where there is none, a problem is noted and a stand-in returned."""
         target = node.target
         try:
+            self._introduce_sizes(node)
+            if target in _ITEMS:
+                return self._item(node)
             if isinstance(node.meta.get("val"), SYMBOLIC):
                 return _number(self.symbols.expr(node.meta["val"]))
             if target is operator.getitem:
@@ -254,6 +262,49 @@ class GraphTranslator:
             return self._fallback(node, str(e))
         except TypeMismatch as e:
             return self._fallback(node, e.message)
+
+    def _introduce_sizes(self, node: fx.Node) -> None:
+        """Let there be variables for the sizes that depend on what the node computes."""
+        for theirs in map(str, node.meta.get("unbacked_bindings") or ()):
+            if theirs in self.symbols.known:
+                continue
+            same = (s for s in self._equal_sizes.get(theirs, ()) if s in self.symbols.known)
+            found = next(same, None)
+            if found is not None:
+                self.symbols.known[theirs] = self.symbols.known[found]
+            else:
+                self.builder.fresh(self.symbols.introduce(theirs, theirs).name)
+
+    @cached_property
+    def _equal_sizes(self) -> dict[str, list[str]]:
+        """For each symbol those that the program asserts to be equal to it."""
+        found: dict[str, list[str]] = {}
+        for node in self.graph.graph.nodes:
+            value = node.meta.get("val")
+            claim: Any = value.node.expr if isinstance(value, torch.SymBool) else None
+            if type(claim).__name__ == "Equality" and all(a.is_Symbol for a in claim.args):
+                a, b = map(str, claim.args)
+                found.setdefault(a, []).append(b)
+                found.setdefault(b, []).append(a)
+        return found
+
+    def _item(self, node: fx.Node) -> Any:
+        """An element as a number: of integers a symbol, of others a tensor of rank 0."""
+        (x,) = (self._value(a) for a in node.args)
+        value = node.meta["val"]
+        if not isinstance(value, torch.SymInt):
+            return x
+        c = Context(self.builder, node, self.symbols)
+        number = c.cast(c.reshape(x, ()), i64)
+        size = self.symbols.expr(value)
+        if size in _bound_here(self.builder) or not isinstance(size, Var):
+            # The program asserts that it is equal to another.
+            own = Var(self.builder.fresh(f"{node.name}_value"))
+            c.emit(BindSymbol(own, (eq(own, size),)), number)
+        else:
+            is_size = _is_in_shapes(self.graph, str(value.node.expr))
+            c.emit(BindSymbol(size, (size >= 0,) if is_size else ()), number)
+        return size
 
     def _operator(self, node: fx.Node, name: str) -> Any:
         if name in _SKIPPED:
@@ -292,8 +343,12 @@ class GraphTranslator:
             return
         parts = value.args if isinstance(value, Apply) and value.fn == "and" else (value,)
         for part in parts:
-            if not prove(part, Facts.of(self.builder.assumes)):
-                self.builder.assumes.append(part)
+            if self.symbols.late.isdisjoint(variables(part)):
+                if not prove(part, Facts.of(self.builder.assumes)):
+                    self.builder.assumes.append(part)
+            elif not isinstance(part, Const):
+                message = f"{part} does not hold of sizes that depend on data"
+                self.builder.emit(AssertTrue(message), self.builder.literal(part, part.dtype))
 
     def _checked(self, c: Context, result: Converted) -> Traced | tuple[Traced | None, ...] | None:
         """The result under the node's name, with the types that PyTorch has for it."""
@@ -313,7 +368,7 @@ class GraphTranslator:
             raise InternalError(
                 f"the converter of {c.node.target} gives {found.type}; PyTorch says {expected}"
             )
-        if same_dims(found.shape, expected.dims):
+        if found.type.shape is not None and same_dims(found.shape, expected.dims):
             return found
         # Equal for the sizes that PyTorch allows, by facts that it kept to itself.
         return c.emit(MatchCast(expected), found)
@@ -338,6 +393,8 @@ class GraphTranslator:
         target = node.target
         if not self.importing.fallback or not isinstance(target, OpOverload):
             return self._problem(node, reason)
+        if node.meta.get("unbacked_bindings"):
+            return self._problem(node, f"{reason}, and the size of its result depends on data")
         context = Context(self.builder, node, self.symbols)
         try:
             values = [v for v in context.values if isinstance(v, torch.Tensor)]
@@ -359,7 +416,8 @@ class GraphTranslator:
         if name in _INLINED:
             return self._inlined(node)
         context = Context(self.builder, node, self.symbols)
-        out = tuple(tensor_type(v, self.symbols) for v in context.values)
+        expected = tuple(tensor_type(v, self.symbols) for v in context.values)
+        out = self._without_new_sizes(node, expected)
         if name == "cond":
             condition, then, orelse, operands = (self._value(a) for a in node.args)
             pairs = [self._sub_function(f, f"{node.name}_{w}") for f, w in _branches(then, orelse)]
@@ -376,7 +434,23 @@ class GraphTranslator:
         else:
             raise Unsupported("no converter")
         results = context.emit_all(op, *(self._operand(context, a) for a in arguments))
-        return _named(self.builder, node.name, results)
+        fitted = tuple(
+            r if t is e else context.emit(MatchCast(e), r)
+            for r, t, e in zip(results, out, expected, strict=True)
+        )
+        return _named(self.builder, node.name, fitted)
+
+    def _without_new_sizes(
+        self, node: fx.Node, types: tuple[TensorType, ...]
+    ) -> tuple[TensorType, ...]:
+        """The types of a call's results; only the rank where PyTorch has a new symbol for a size,
+        which the functions that are called tell.
+        """
+        new = {self.symbols.known[str(s)] for s in node.meta.get("unbacked_bindings") or ()}
+        return tuple(
+            t if new.isdisjoint(variables(*t.dims)) else TensorType(None, t.ndim, t.dtype)
+            for t in types
+        )
 
     def _operand(self, c: Context, x: Any) -> Traced:
         if isinstance(x, Traced):
@@ -407,6 +481,29 @@ class GraphTranslator:
         placeholders = graph.graph.find_nodes(op="placeholder")
         inner.values.update(zip(placeholders, arguments[position + 1 :], strict=True))
         return inner.translate()
+
+
+def _bound_here(builder: GraphBuilder) -> set[Var]:
+    """The symbols that the function under construction has by now."""
+    found = {v for p in builder.params for v in variables(*type_exprs(p.type))}
+    for b in builder.body:
+        found.update(variables(*(e for v in b.outputs for e in type_exprs(v.type))))
+        if isinstance(b.op, BindSymbol):
+            found.add(b.op.variable)
+    return found
+
+
+def _is_in_shapes(graph: fx.GraphModule, symbol: str) -> bool:
+    """Whether a tensor of the program has a dimension with a symbol."""
+    for node in graph.graph.nodes:
+        value = node.meta.get("val")
+        for v in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(v, torch.Tensor) and any(
+                isinstance(d, torch.SymInt) and symbol in map(str, d.node.expr.free_symbols)
+                for d in v.shape
+            ):
+                return True
+    return False
 
 
 def _refuse_use(node: fx.Node, index: int) -> None:

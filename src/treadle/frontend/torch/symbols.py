@@ -36,17 +36,25 @@ class UnknownSymbol(LookupError):
 class Symbols:
     """The symbols of one exported program, and what the user calls them.
 
-    ``names`` maps PyTorch's names (``s77``) to readable ones; a symbol that no input's shape or
-    size introduced is refused, since only data could tell it.
+    ``names`` maps PyTorch's names (``s77``) to readable ones. The symbols of ``known`` that are
+    ``late`` are sizes that data give while the program runs; one that neither an input nor an
+    operation introduced is refused.
     """
 
     names: Mapping[str, str] = field(default_factory=dict[str, str])
     known: dict[str, Var] = field(default_factory=dict[str, Var])
+    late: set[Var] = field(default_factory=set[Var])
 
-    def introduce(self, theirs: str) -> Var:
-        """The variable of a symbol that an input's shape has."""
+    def introduce(self, theirs: str, late: str | None = None) -> Var:
+        """The variable of a symbol that an input's shape has, or (one that would like the name
+        ``late``) of one that data give.
+        """
         if theirs not in self.known:
-            self.known[theirs] = Var(self.names.get(theirs) or self._unused())
+            taken = {*self.names.values(), *(v.name for v in self.known.values())}
+            wanted = late if late is not None and late not in taken else None
+            self.known[theirs] = Var(self.names.get(theirs) or wanted or self._unused())
+            if late is not None:
+                self.late.add(self.known[theirs])
         return self.known[theirs]
 
     def _unused(self) -> str:

@@ -10,6 +10,7 @@ from treadle.base.errors import InternalError, RuntimeFault
 from treadle.expr.scalar import Const, Expr, Var, substitute, variables
 from treadle.ir.calls import (
     AssertTrue,
+    BindSymbol,
     Call,
     CallLibrary,
     CallTensor,
@@ -129,6 +130,9 @@ class _Interpreter:
                         "E0707", f"'{frame.function}' stopped: {op.message}", help=op.cure
                     )
                 return arrays
+            case BindSymbol():
+                _bind(op, int(arrays[0].item()), frame)
+                return arrays
             case Cond():
                 return self.call(op.then if arrays[0].item() else op.orelse, arrays[1:])
             case WhileLoop():
@@ -172,6 +176,16 @@ def _scalar(x: Expr, frame: _Frame) -> Any:  # noqa: ANN401  (a Python or NumPy 
     state = State(frame.function)
     state.variables |= frame.symbols
     return Evaluator().evaluate(x, state)
+
+
+def _bind(op: BindSymbol, value: int, frame: _Frame) -> None:
+    """Give a symbol its value, and check what must hold of it."""
+    frame.symbols[op.variable] = value
+    for claim in op.where:
+        if not _scalar(claim, frame):
+            raise RuntimeFault(
+                "E0707", f"'{frame.function}' stopped: {op.symbol} = {value} breaks {claim}"
+            )
 
 
 def _shape(type_: TensorType, frame: _Frame) -> tuple[int, ...] | None:
@@ -223,6 +237,12 @@ def _check_results(binding: Binding, results: Arrays, frame: _Frame) -> None:
         fits = array.ndim == type_.ndim and array.dtype == type_.dtype.numpy
         if fits and sizes is not None:
             fits = all(s is None or s == d for s, d in zip(sizes, array.shape, strict=True))
+        if not fits and isinstance(binding.op, FunctionOp):
+            raise RuntimeFault(
+                "E0762",
+                f"{frame.function}: {name} gave {array.dtype} of shape {array.shape} for"
+                f" '{value.name}: {type_}'",
+            )
         if not fits:
             raise InternalError(
                 f"{name} gave {array.dtype} of shape {array.shape} for '{value.name}: {type_}'"

@@ -15,6 +15,7 @@ from treadle.ir.interpret.state import Element, Scalar, State, poisoned, store
 from treadle.ir.interpret.symbols import solve, value_of
 from treadle.ir.level import Level, level_of
 from treadle.ir.tensor import (
+    PREFETCHES,
     Allocate,
     Block,
     Buffer,
@@ -110,7 +111,12 @@ def _enter(
     for buffer, array in zip(buffers, inputs, strict=True):
         state.buffers[buffer] = _checked(function, buffer, array)
     for buffer in function.output_buffers:
-        state.buffers[buffer] = poisoned(buffer, _extents(function, buffer, sizes))
+        start = function.updated_from(buffer)
+        state.buffers[buffer] = (
+            poisoned(buffer, _extents(function, buffer, sizes))
+            if start is None
+            else state.buffers[start].copy()
+        )
     _check_assumes(function, state)
     return state
 
@@ -180,7 +186,7 @@ class Executor:
                 shape = tuple(int(self._evaluator.evaluate(d, state)) for d in stmt.buffer.shape)
                 state.buffers[stmt.buffer] = poisoned(stmt.buffer, shape)
             case Intrinsic():
-                if stmt.name != "prefetch":
+                if stmt.name not in PREFETCHES:
                     raise InternalError(f"the interpreter knows no intrinsic '{stmt.name}'")
 
     def _for(self, stmt: For, state: State) -> None:

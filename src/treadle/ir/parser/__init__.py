@@ -54,7 +54,7 @@ def parse(
         if isinstance(node, ast.FunctionDef):
             if node.name in functions:
                 raise origin.error("E0006", f"the function '{node.name}' is defined twice", node)
-            functions[node.name] = _function(origin, node, known, declared)
+            functions[node.name] = _function(origin, node, known, declared, functions)
         else:
             name, constant = _constant(origin, node, constants)
             if name in declared:
@@ -87,6 +87,7 @@ def _function(
     node: ast.FunctionDef,
     ops: Mapping[str, type[Op]],
     constants: Mapping[str, Constant],
+    functions: Mapping[str, Function],
 ) -> Function:
     kinds = [ast.unparse(d.func if isinstance(d, ast.Call) else d) for d in node.decorator_list]
     if len(kinds) != 1 or kinds[0] not in _KINDS:
@@ -101,32 +102,44 @@ def _function(
         raise source.error("E0003", "parameters are plain names", node)
     if arguments.defaults:
         raise source.error("E0003", "parameters have no defaults", arguments.defaults[0])
-    names = _callers_names(source, kinds[0], node.decorator_list[0])
+    said = _said_of(source, kinds[0], node.decorator_list[0])
     if kinds[0] == "tensor.function":
         return read_tensor_function(source, node)
-    function = read_graph_function(source, node, ops, constants)
-    return replace_fields(function, **names) if names else function
+    function = read_graph_function(source, node, ops, constants, functions)
+    return replace_fields(function, **said) if said else function
 
 
-def _callers_names(source: Source, kind: str, node: ast.expr) -> dict[str, tuple[str, ...]]:
-    """What ``@graph.function(inputs=("a/b",), outputs=("y.1",))`` says."""
+def _said_of(
+    source: Source, kind: str, node: ast.expr
+) -> dict[str, tuple[str, ...] | tuple[tuple[int, int], ...]]:
+    """What ``@graph.function(inputs=("a/b",), outputs=("y.1",), donated=((0, 0),))`` says."""
     if not isinstance(node, ast.Call):
         return {}
-    found: dict[str, tuple[str, ...]] = {}
+    found: dict[str, tuple[str, ...] | tuple[tuple[int, int], ...]] = {}
     for keyword in node.keywords:
         value = keyword.value
         items = value.elts if isinstance(value, ast.Tuple) else []
         texts = [i.value for i in items if isinstance(i, ast.Constant) and isinstance(i.value, str)]
         if keyword.arg in _NAMES and texts and len(texts) == len(items):
             found[keyword.arg] = tuple(texts)
+        pairs = [p for i in items if (p := _pair(i)) is not None]
+        if keyword.arg == "donated" and pairs and len(pairs) == len(items):
+            found["donated"] = tuple(pairs)
     if kind != "graph.function" or node.args or len(found) != len(node.keywords):
         raise source.error(
             "E0003",
-            "a graph function takes the names of its inputs and outputs, and nothing else",
+            "a graph function takes the names of its inputs and outputs, and what is donated",
             node,
-            help='write @graph.function(inputs=("a/b",), outputs=("y.1",))',
+            help='write @graph.function(inputs=("a/b",), outputs=("y.1",), donated=((0, 0),))',
         )
     return found
+
+
+def _pair(node: ast.expr) -> tuple[int, int] | None:
+    """Two numbers, if that is what a text says."""
+    parts = node.elts if isinstance(node, ast.Tuple) else []
+    numbers = [p.value for p in parts if isinstance(p, ast.Constant) and type(p.value) is int]
+    return (numbers[0], numbers[1]) if len(numbers) == len(parts) == 2 else None
 
 
 # ---- Constants

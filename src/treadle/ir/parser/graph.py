@@ -8,13 +8,15 @@ from typing import Any
 from treadle.base.errors import InternalError, TreadleError
 from treadle.expr.dtype import parse_dtype
 from treadle.expr.scalar import Const, Expr, const
-from treadle.ir.calls import Call, CallLibrary, CallTensor
+from treadle.ir.calls import CALLS, Call, CallLibrary, CallTensor
+from treadle.ir.deduce import call_types
 from treadle.ir.graph import Atom, Binding, ConstantRef, GraphFunction, Literal, ShapeLiteral, Value
-from treadle.ir.module import Constant
+from treadle.ir.module import Constant, Function
 from treadle.ir.op import Op
 from treadle.ir.op_fields import FUNCTION_FIELDS, default_of, holds_expressions, op_fields
 from treadle.ir.parser.expressions import Scope, is_type, number, type_of, typed_constant
 from treadle.ir.parser.source import Source, call_name
+from treadle.ir.signature import Fit, fit
 from treadle.ir.types import Type
 
 _NAMED = (Call, CallTensor, CallLibrary)
@@ -25,14 +27,16 @@ def read_graph_function(
     node: ast.FunctionDef,
     ops: Mapping[str, type[Op]],
     constants: Mapping[str, Constant],
+    functions: Mapping[str, Function],
 ) -> GraphFunction:
-    """The graph function that a definition describes; types of results are inferred line by line.
+    """The graph function that a definition describes; types of results are inferred line by line,
+    those of calls from the signatures of ``functions``, which stand before it.
 
     Raises:
         ParseError: E0002 to E0007 at the place of the mistake.
         TypeMismatch: what an operation says of its operands, at its line.
     """
-    return _Reader(source, ops, constants).function(node)
+    return _Reader(source, ops, constants, functions).function(node)
 
 
 @dataclass(eq=False)
@@ -40,6 +44,7 @@ class _Reader:
     source: Source
     ops: Mapping[str, type[Op]]
     constants: Mapping[str, Constant]
+    functions: Mapping[str, Function]
     values: dict[str, Value] = field(default_factory=dict[str, Value])
 
     def __post_init__(self) -> None:
@@ -100,7 +105,7 @@ class _Reader:
             )
         for atom, note in zip(atoms, notes, strict=True):
             written = type_of(self.scope, note, returns)
-            if written != atom.type:
+            if fit(atom.type, written) is not Fit.SURE:
                 raise self.source.error(
                     "E0007",
                     f"the result is {atom.type}, and {written} is written",
@@ -166,19 +171,35 @@ class _Reader:
         positional = list(node.args)
         values: dict[str, Any] = {}
         if issubclass(cls, _NAMED):
-            if not positional or not isinstance(positional[0], ast.Name):
+            function = _function_name(cls, positional[0]) if positional else None
+            if function is None:
                 raise self.source.error("E0003", f"{name} begins with a function's name", node)
-            values["function"] = positional.pop(0).id  # type: ignore[attr-defined]
+            values["function"] = function
+            positional.pop(0)
         known = [f.name for f in op_fields(cls)]
         for keyword in node.keywords:
             if keyword.arg is None or keyword.arg not in known:
                 what = f"attribute of {name}"
                 raise self.source.unknown(what, keyword.arg or "**", known, keyword)
             values[keyword.arg] = self._field(cls, keyword.arg, keyword.value)
+        args = tuple(self._atom(a) for a in positional)
+        self._add_types(cls, values, args)
         for declared in op_fields(cls):
             if declared.name not in values and default_of(declared) is MISSING:
                 raise self.source.error("E0003", f"{name} needs {declared.name}=...", node)
-        return self._made(cls, values, node), tuple(self._atom(a) for a in positional)
+        return self._made(cls, values, node), args
+
+    def _add_types(self, cls: type[Op], values: dict[str, Any], args: tuple[Atom, ...]) -> None:
+        """Deduce the types that a call gives, where it does not write them."""
+        names = [values[f] for f in FUNCTION_FIELDS if f in values]
+        if "out" in values or not issubclass(cls, CALLS) or not names:
+            return
+        ordered = [values[f.name] for f in op_fields(cls) if f.name in FUNCTION_FIELDS]
+        given = [a.type for a in args]
+        symbols, carried = values.get("symbols", ()), values.get("carried", 0)
+        found = call_types(cls, ordered, self.functions, given, symbols, carried)
+        if found is not None:
+            values["out"] = found
 
     def _made(self, cls: type[Op], values: dict[str, Any], node: ast.Call) -> Op:
         try:
@@ -251,3 +272,13 @@ class _Reader:
         if plain is None:
             return self.scope.expr(node)
         return Const(plain, const(plain).dtype) if expressions else plain
+
+
+def _function_name(cls: type[Op], node: ast.expr) -> str | None:
+    """The function that a call names; one of a library may be written ``library.function``."""
+    if isinstance(node, ast.Name):
+        return node.id
+    if issubclass(cls, CallLibrary) and isinstance(node, ast.Attribute):
+        library = node.value
+        return f"{library.id}.{node.attr}" if isinstance(library, ast.Name) else None
+    return None

@@ -58,7 +58,14 @@ def read_tensor_function(source: Source, node: ast.FunctionDef) -> TensorFunctio
         assumes.append(reader.scope.expr(fact))
         body.pop(0)
     stmts = reader.body(body)
-    return TensorFunction(node.name, params, outputs, stmts, tuple(assumes), source.span(node))
+    span = source.span(node)
+    updates = tuple(reader.updates)
+    return TensorFunction(node.name, params, outputs, stmts, tuple(assumes), span, updates)
+
+
+def _without_update(parts: list[ast.expr]) -> list[ast.expr]:
+    """What a parameter's type says, without what it updates."""
+    return [p for p in parts if call_name(p) != "updates"]
 
 
 def _assumption(node: ast.stmt) -> ast.expr | None:
@@ -75,6 +82,7 @@ class _Reader:
     def __init__(self, source: Source) -> None:
         self.source = source
         self.scope = Scope(source)
+        self.updates: list[tuple[int, int]] = []
 
     # ---- Parameters
 
@@ -99,6 +107,9 @@ class _Reader:
                     argument,
                     help="inputs come before outputs",
                 )
+            start = self._updated(argument) if is_output else None
+            if start is not None:
+                self.updates.append((outputs, self._number_of(start, params, outputs)))
             outputs += is_output
             params.append(buffer)
         return tuple(params), outputs
@@ -114,17 +125,37 @@ class _Reader:
             or not isinstance(note.value, ast.Name)
             or note.value.id not in ("Buffer", "Output")
             or not isinstance(note.slice, ast.Tuple)
-            or not 2 <= len(note.slice.elts) <= 3
+            or not 2 <= len(_without_update(note.slice.elts)) <= 3
         ):
             raise self.source.error(
                 "E0003", f"the parameter '{argument.arg}' has no type", argument, help=_PARAMS
             )
-        shape, dtype, *scope = note.slice.elts
+        shape, dtype, *scope = _without_update(note.slice.elts)
         dims = self._new_symbols(shape)
         memory = self._memory_scope(scope[0]) if scope else "global"
         buffer = Buffer(argument.arg, dims, dtype_of(self.source, dtype), memory)
         self._define(buffer, argument)
         return buffer, note.value.id == "Output"
+
+    def _updated(self, argument: ast.arg) -> ast.expr | None:
+        """What an output says it updates: the name of an input."""
+        note = argument.annotation
+        if not isinstance(note, ast.Subscript) or not isinstance(note.slice, ast.Tuple):
+            return None
+        last = note.slice.elts[-1]
+        if not isinstance(last, ast.Call) or call_name(last) != "updates":
+            return None
+        if len(last.args) != 1 or not isinstance(last.args[0], ast.Name):
+            raise self.source.error("E0003", "updates takes the name of one input", last)
+        return last.args[0]
+
+    def _number_of(self, node: ast.expr, params: list[Buffer | Var], outputs: int) -> int:
+        """Which input a name is; the last ``outputs`` of ``params`` are none."""
+        inputs = [p.name for p in params[: len(params) - outputs] if isinstance(p, Buffer)]
+        name = node.id if isinstance(node, ast.Name) else ""
+        if name not in inputs:
+            raise self.source.unknown("input", name, inputs, node)
+        return inputs.index(name)
 
     def _new_symbols(self, node: ast.expr) -> tuple[Expr, ...]:
         """The shape of a parameter; names that mean nothing yet become symbols."""

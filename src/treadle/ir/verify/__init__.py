@@ -8,9 +8,15 @@ from treadle.ir.graph import GraphFunction
 from treadle.ir.level import Level, level_of
 from treadle.ir.module import Module
 from treadle.ir.tensor import TensorFunction
-from treadle.ir.verify import blocks, graph, tensor
+from treadle.ir.verify import blocks, dimensions, graph, joints, tensor
 
-__all__ = ["GRAPH_CHECKS", "TENSOR_CHECKS", "verify", "verify_tensor_function"]
+__all__ = [
+    "GRAPH_CHECKS",
+    "TENSOR_CHECKS",
+    "verify",
+    "verify_graph_function",
+    "verify_tensor_function",
+]
 
 GraphCheck = Callable[[GraphFunction, Module], None]
 TensorCheck = Callable[[TensorFunction], None]
@@ -21,9 +27,18 @@ GRAPH_CHECKS: tuple[GraphCheck, ...] = (
     graph.check_constants,
     graph.check_calls,
     graph.check_types,
+    dimensions.check_dimensions,
+    joints.check_recursion,
+    joints.check_joints,
 )
 
-_EVERY = (tensor.check_names, tensor.check_scopes, tensor.check_types, tensor.check_inputs)
+_EVERY = (
+    tensor.check_names,
+    tensor.check_scopes,
+    tensor.check_types,
+    tensor.check_inputs,
+    tensor.check_updates,
+)
 _BLOCKS = (blocks.check_independence, blocks.check_domains)
 
 TENSOR_CHECKS = MappingProxyType[Level, tuple[TensorCheck, ...]](
@@ -48,8 +63,17 @@ def verify(module: Module) -> None:
         if isinstance(function, TensorFunction):
             verify_tensor_function(function)
         else:
-            for check in GRAPH_CHECKS:
-                check(function, module)
+            verify_graph_function(function, module)
+
+
+def verify_graph_function(function: GraphFunction, module: Module) -> None:
+    """Check one graph function of a module.
+
+    Raises:
+        VerifyError: E02xx, with the line that breaks a rule.
+    """
+    for check in GRAPH_CHECKS:
+        check(function, module)
 
 
 def verify_tensor_function(function: TensorFunction) -> None:

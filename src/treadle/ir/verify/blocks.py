@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from treadle.expr.bounds import Facts, interval, prove
+from treadle.expr.bounds import Facts, divisible, interval, prove
 from treadle.expr.evaluate import evaluate
 from treadle.expr.scalar import Apply, Expr, Var, eq, int_value, variables
 from treadle.expr.simplify import simplify
@@ -44,18 +44,15 @@ def check_independence(function: TensorFunction) -> None:
     twice.
     """
     for block, loops, facts in _blocks(function):
-        used: list[tuple[Piece, IterVar]] = []
+        found = _conflict(block, loops, facts, simpler=True)
+        # To simplify may show that parts are apart, or hide it: both forms are the binding.
+        if found is not None and _conflict(block, loops, facts, simpler=False) is not None:
+            if not _is_box(block, loops):
+                raise _dependent(function, *found)
         for axis in block.iters:
-            pieces = pieces_of(axis.binding, loops, facts)
-            if pieces is None:
-                pieces = [Piece(v, ONE, None) for v in variables(axis.binding) if v in loops]
-            for piece in pieces:
-                other = _overlapping(piece, used, loops, facts)
-                if other is not None and not _is_box(block, loops):
-                    raise _dependent(function, axis, other, piece)
             # A guard may take the steps away that overlap.
             plain = axis.kind == "reduce" and block.where is None
-            if plain and not _radix(pieces, loops, facts):
+            if plain and not _radix(_pieces(axis, loops, facts, simpler=True), loops, facts):
                 raise refusal(
                     "E0208",
                     f"the reduction axis '{axis.var.name}' takes a step more than once",
@@ -63,7 +60,34 @@ def check_independence(function: TensorFunction) -> None:
                     axis,
                     notes=(f"its binding is {axis.binding}",),
                 )
-            used += [(piece, axis) for piece in pieces]
+
+
+def _conflict(
+    block: Block, loops: dict[Var, Expr], facts: Facts, *, simpler: bool
+) -> tuple[IterVar, IterVar, Piece] | None:
+    """Two axes of a block that move with one part of a loop, and that part."""
+    used: list[tuple[Piece, IterVar]] = []
+    for axis in block.iters:
+        pieces = _pieces(axis, loops, facts, simpler=simpler)
+        for piece in pieces:
+            other = _overlapping(piece, used, loops, facts)
+            if other is not None:
+                return axis, other, piece
+        used += [(piece, axis) for piece in pieces]
+    return None
+
+
+def _pieces(axis: IterVar, loops: dict[Var, Expr], facts: Facts, *, simpler: bool) -> list[Piece]:
+    """The pieces of loops that an axis moves with; all of a loop where its binding is no sum."""
+    found: list[Piece] = []
+    known = (
+        pieces_of(axis.binding, loops, facts)
+        if simpler
+        else (found if _collect(axis.binding, ONE, loops, found) else None)
+    )
+    if known is not None:
+        return known
+    return [Piece(v, ONE, None) for v in variables(axis.binding) if v in loops]
 
 
 def _dependent(function: TensorFunction, axis: IterVar, other: IterVar, piece: Piece) -> Exception:
@@ -184,10 +208,25 @@ def _overlapping(
     for other, axis in used:
         if not _share_loops(piece, other, loops, facts):
             continue
-        same = other.loop is piece.loop
+        same = (
+            other.loop is piece.loop
+            or _is_digit_of(piece, other, facts)
+            or _is_digit_of(other, piece, facts)
+        )
         if not same or not (_apart(piece, other, facts) or _apart(other, piece, facts)):
             return axis
     return None
+
+
+def _is_digit_of(low: Piece, high: Piece, facts: Facts) -> bool:
+    """Whether ``low`` is a lowest digit of the loop of ``high``, of which only the rest may have
+    been written: ``(i * 16 + j) % 3`` is ``(i + j) % 3``.
+    """
+    return (
+        low.extent is not None
+        and low.lower is ONE
+        and divisible(low.loop - high.loop, low.extent, facts)
+    )
 
 
 def _is_box(block: Block, loops: dict[Var, Expr]) -> bool:
@@ -227,11 +266,15 @@ def _share_loops(a: Piece, b: Piece, loops: dict[Var, Expr], facts: Facts) -> bo
 
 
 def _apart(low: Piece, high: Piece, facts: Facts) -> bool:
-    """Whether ``low`` ends where ``high`` begins, or before."""
+    """Whether ``low`` ends where ``high`` begins, or before. By zero, which a multiple may be,
+    nothing is divided.
+    """
     if low.extent is None:
         return False
     end = simplify(low.lower * low.extent, facts)
-    return end is high.lower or prove(end <= high.lower, facts)
+    if end is high.lower or prove(end <= high.lower, facts):
+        return True
+    return divisible(high.lower, end, facts)
 
 
 def _radix(pieces: list[Piece], loops: dict[Var, Expr], facts: Facts) -> bool:

@@ -6,7 +6,7 @@ from treadle.base.errors import InternalError, TreadleError
 from treadle.expr.scalar import Expr, Var, int_value, variables
 from treadle.expr.simplify import simplify
 from treadle.ir.analysis import atom_exprs, type_exprs
-from treadle.ir.calls import Call, CallTensor, Cond, MatchCast, WhileLoop
+from treadle.ir.calls import BindSymbol, Call, CallTensor, Cond, MatchCast, WhileLoop
 from treadle.ir.graph import Binding, ConstantRef, GraphFunction, Value
 from treadle.ir.module import Module
 from treadle.ir.op import Op
@@ -33,6 +33,26 @@ def check_names(function: GraphFunction, module: Module) -> None:
             raise _undefined(function, function, result)
     _check_callers_names(function, "inputs", function.inputs, len(function.params))
     _check_callers_names(function, "outputs", function.outputs, len(function.results))
+    _check_donated(function)
+
+
+def _check_donated(function: GraphFunction) -> None:
+    results = [k for k, _ in function.donated]
+    params = [j for _, j in function.donated]
+    if len(set(results)) != len(results) or len(set(params)) != len(params):
+        raise _bad_donation(function, f"one is donated twice: {function.donated}")
+    for k, j in function.donated:
+        if not 0 <= k < len(function.results) or not 0 <= j < len(function.params):
+            raise _bad_donation(function, f"there is no result {k} or no parameter {j}")
+        result, param = function.results[k], function.params[j]
+        if result.type != param.type or not isinstance(param.type, TensorType):
+            why = f"result {k} is {result.type}, and cannot lie in '{param.name}': {param.type}"
+            raise _bad_donation(function, why)
+
+
+def _bad_donation(function: GraphFunction, message: str) -> Exception:
+    cure = "pair each donated parameter with one result of the same type"
+    return refusal("E0212", message, function, function, help=cure)
 
 
 def _check_callers_names(
@@ -84,12 +104,22 @@ def check_symbols(function: GraphFunction, module: Module) -> None:
     for binding in function.body:
         if isinstance(binding.op, MatchCast):
             known.update(variables(*type_exprs(binding.op.type)))
+        if isinstance(binding.op, BindSymbol):
+            _bind_symbol(function, binding, binding.op, known)
         used = [e for a in binding.args for e in atom_exprs(a)]
         used += [e for v in binding.outputs for e in type_exprs(v.type)]
         used += field_exprs(binding.op)
         _check_known(function, binding, used, known)
     for result in function.results:
         _check_known(function, function, atom_exprs(result), known)
+
+
+def _bind_symbol(
+    function: GraphFunction, binding: Binding, op: BindSymbol, known: set[Var]
+) -> None:
+    if op.variable in known:
+        raise refusal("E0201", f"the symbol '{op.symbol}' is bound twice", function, binding)
+    known.add(op.variable)
 
 
 def _check_known(

@@ -269,6 +269,38 @@ def check_inputs(function: TensorFunction) -> None:
             )
 
 
+def check_updates(function: TensorFunction) -> None:
+    """An output that starts with the contents of an input has its type, and nothing else touches
+    that input: both may be the same memory.
+    """
+    inputs, outputs = function.input_buffers, function.output_buffers
+    if any(k >= len(outputs) or j >= len(inputs) for k, j in function.updates):
+        raise _bad_update(function, function, f"there is no such parameter: {function.updates}")
+    for k, j in function.updates:
+        x, y = inputs[j], outputs[k]
+        if (x.shape, x.dtype, x.scope) != (y.shape, y.dtype, y.scope):
+            why = f"'{y.name}' cannot start with the contents of '{x.name}', which has another type"
+            raise _bad_update(function, function, why)
+        if (
+            sum(i == j for _, i in function.updates) > 1
+            or sum(o == k for o, _ in function.updates) > 1
+        ):
+            raise _bad_update(function, function, f"'{x.name}' or '{y.name}' is in two updates")
+        for stmt in statements(function.body):
+            if any(found.buffer is x for found in loads(*expressions(stmt))):
+                why = f"'{x.name}' is read, and '{y.name}' may be the same memory"
+                raise _bad_update(function, stmt, why, f"read '{y.name}', which starts the same")
+
+
+def _bad_update(
+    function: TensorFunction,
+    node: Stmt | TensorFunction,
+    message: str,
+    help: str | None = None,  # noqa: A002  (the word that the rendered message uses)
+) -> Exception:
+    return refusal("E0211", message, function, node, help=help)
+
+
 def check_registers(function: TensorFunction) -> None:
     """Elements of register buffers are named by constants, once loops are final."""
     for stmt in statements(function.body):

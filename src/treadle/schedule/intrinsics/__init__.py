@@ -12,6 +12,7 @@ from treadle.schedule.intrinsics.products import (
     MOST_ROWS,
     dot_bf16,
     dot_i8i8,
+    dot_i8u8,
     dot_u8i8,
     fma,
     maddubs_u7i8,
@@ -29,6 +30,7 @@ _Product = Callable[[int, int], TensorIntrin]
 _PRODUCTS: dict[str, tuple[_Product, int]] = {
     "dot_bf16": (dot_bf16, 2),
     "dot_u8i8": (dot_u8i8, 4),
+    "dot_i8u8": (dot_i8u8, 4),
     "dot_i8i8": (dot_i8i8, 4),
     "maddubs_u7i8": (maddubs_u7i8, 4),
     "xor_popcount_u32": (xor_popcount, 1),

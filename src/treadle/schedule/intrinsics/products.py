@@ -51,6 +51,13 @@ def dot_u8i8(rows: int, lanes: int) -> TensorIntrin:
     return _bytes(name, rows, lanes, "u8", "i8", lines, _byte_products(lanes))
 
 
+def dot_i8u8(rows: int, lanes: int) -> TensorIntrin:
+    """Quads of signed by unsigned bytes, summed in i32 (``vpdpbusd``); nothing saturates."""
+    name = f"dot_i8u8_{rows}x{lanes}x4"
+    lines = _grouped("i8", "u8", rows, lanes, 4)
+    return _bytes(name, rows, lanes, "i8", "u8", lines, _byte_products(lanes))
+
+
 def dot_i8i8(rows: int, lanes: int) -> TensorIntrin:
     """Quads of signed bytes, summed in i32.
 

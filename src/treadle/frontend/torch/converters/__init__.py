@@ -5,6 +5,7 @@ from treadle.frontend.torch.converters import (
     binary,
     contraction,
     create,
+    data_sized,
     index,
     normalize,
     pointwise,
@@ -21,6 +22,7 @@ _FAMILIES = (
     shape,
     index,
     create,
+    data_sized,
     contraction,
     window,
     resize,
@@ -30,5 +32,6 @@ _FAMILIES = (
 CONVERTERS: dict[str, Converter] = {
     **{f"aten.{name}": f for family in _FAMILIES for name, f in family.CONVERTERS.items()},
     "prims.iota.default": create.iota,
+    "torchvision.nms.default": data_sized.nms,
 }
 """By the operator's full name, such as ``aten.add.Tensor``."""

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from treadle.expr.dtype import boolean, i64
-from treadle.expr.scalar import Const, Expr, as_expr, int_value
+from treadle.expr.dtype import i64
+from treadle.expr.scalar import Const, Expr, Var, as_expr, int_value
 from treadle.expr.simplify import simplify
 from treadle.frontend.torch.context import (
     Context,
@@ -15,9 +15,15 @@ from treadle.frontend.torch.context import (
     known,
 )
 from treadle.frontend.torch.converters.binary import where
+from treadle.frontend.torch.converters.data_sized import (
+    is_mask,
+    places_of,
+    selected,
+    unmasked,
+)
 from treadle.frontend.torch.converters.shape import slice_bounds, sliced, wrapped
 from treadle.ir.graph_builder import Traced
-from treadle.ops._shapes import is_one, same_dim
+from treadle.ops._shapes import is_one, product, same_dim
 from treadle.ops.binary import Add, Mul
 from treadle.ops.index import (
     Gather,
@@ -63,6 +69,10 @@ def one_hot(c: Context, indices: Traced, classes: Size = -1) -> Traced:
 
 def index(c: Context, x: Traced, positions: Positions) -> Traced:
     """x[positions], some of them left out: NumPy's advanced indexing."""
+    if any(is_mask(p) for p in positions):
+        if len(positions) == 1:
+            return selected(c, x, positions[0])
+        positions = unmasked(c, positions)
     axes, tensors = _indexed(x, positions)
     if len(axes) == 1:
         return c.emit(Gather(axes[0]), x, tensors[0])
@@ -77,7 +87,7 @@ def _indexed(x: Traced, positions: Positions) -> tuple[tuple[int, ...], list[Tra
     pairs = [(k, p) for k, p in enumerate(positions) if p is not None]
     for _, p in pairs:
         if not p.dtype.is_int or p.dtype.kind == "uint":
-            raise Unsupported("a mask selects elements, so that the result's shape depends on data")
+            raise Unsupported(f"positions of {p.dtype}")
     return tuple(k for k, _ in pairs), [p for _, p in pairs]
 
 
@@ -124,9 +134,13 @@ def index_put(
     *_: object,
 ) -> Traced:
     """x with values put at (or added to) positions."""
-    masks = [p for p in positions if p is not None and p.dtype is boolean]
+    masks = [p for p in positions if p is not None and is_mask(p)]
     if masks:
-        return _masked_put(c, x, positions, values, accumulate)
+        if len(positions) > 1:
+            raise Unsupported("a mask among other positions")
+        if all(is_one(d) for d in values.shape):
+            return _masked_put(c, x, masks[0], values, accumulate)
+        return _selected_put(c, x, masks[0], values, accumulate)
     axes, tensors = _indexed(x, positions)
     rest = tuple(k for k in range(x.ndim) if k not in axes)
     tuples, batch = _tuples(c, tensors)
@@ -141,18 +155,24 @@ def index_put(
     return c.permute(written, _inverse(front))
 
 
-def _masked_put(
-    c: Context, x: Traced, positions: Positions, values: Traced, accumulate: bool
-) -> Traced:
+def _masked_put(c: Context, x: Traced, mask: Traced, values: Traced, accumulate: bool) -> Traced:
     """One mask of the leading axes and one value: a selection."""
-    mask = positions[0]
-    single = all(is_one(d) for d in values.shape)
-    if mask is None or len(positions) != 1 or not single or mask.dtype is not boolean:
-        raise Unsupported("a mask selects elements, so that the number of values depends on data")
     column = c.reshape(mask, (*mask.shape, *[1] * (x.ndim - mask.ndim)))
     value = c.reshape(c.cast(values, x.dtype), ())
     changed = c.emit(Add(), x, value) if accumulate else value
     return where(c, column, changed, x)
+
+
+def _selected_put(c: Context, x: Traced, mask: Traced, values: Traced, accumulate: bool) -> Traced:
+    """One mask of the leading axes, and a row for each of its elements."""
+    rest = x.shape[mask.ndim :]
+    listed = values.ndim == 1 + len(rest) and not is_one(values.shape[0])
+    size = values.shape[0] if listed else Var(c.builder.fresh(f"{c.node.name}_size"))
+    places = places_of(c, mask, size)
+    rows = c.reshape(x, (product(mask.shape), *rest))
+    updates = c.expand(c.cast(values, x.dtype), (size, *rest))
+    op = ScatterNd("add" if accumulate else "none")
+    return c.reshape(c.emit(op, rows, c.reshape(places, (size, 1)), updates), x.shape)
 
 
 def _fitting(c: Context, x: Traced, index_: Traced, source: Traced) -> Traced:

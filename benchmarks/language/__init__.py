@@ -1,0 +1,1 @@
+"""Language models beside their peers: the same weights, in the same precision, in turns."""

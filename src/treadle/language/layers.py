@@ -1,0 +1,151 @@
+"""Parts that programs of language models are made of: weights in their forms, norms, layers."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from treadle.expr.dtype import f32
+from treadle.expr.scalar import cast
+from treadle.ir.calls import CallTensor
+from treadle.ir.graph_builder import GraphBuilder, Traced
+from treadle.ir.loop_builder import LoopBuilder
+from treadle.ir.op import Op
+from treadle.ir.types import TensorType
+from treadle.language.config import Activation, DecoderConfig
+from treadle.language.decoding import decoded_rows
+from treadle.language.integer import product
+from treadle.language.quantize import QuantizedWeight
+from treadle.language.weights import Weights
+from treadle.ops import (
+    Add,
+    Cast,
+    Gather,
+    Gelu,
+    LayerNorm,
+    Matmul,
+    Mul,
+    Relu,
+    Reshape,
+    RmsNorm,
+    Silu,
+)
+
+_ACTIVATIONS: dict[Activation, Op] = {
+    "silu": Silu(),
+    "gelu": Gelu(),
+    "gelu_tanh": Gelu("tanh"),
+    "relu": Relu(),
+}
+
+
+@dataclass
+class Parts:
+    """Adds operations on the weights of one stack of layers, whose names begin with ``prefix``."""
+
+    builder: GraphBuilder
+    config: DecoderConfig
+    weights: Weights
+    prefix: str = field(default="", kw_only=True)
+
+    def number(self, value: float) -> Traced:
+        """A number as an operand."""
+        return self.builder.literal(value, f32)
+
+    def rows(self, name: str, places: Traced) -> Traced:
+        """The rows of a matrix at ``places``, f32."""
+        weight = self.weights[self.prefix + name]
+        if isinstance(weight, QuantizedWeight):
+            return decoded_rows(self.builder, weight, places, self.prefix + name)
+        found = Gather(0)(self.builder.constant(self.prefix + name, weight), places)
+        return found if found.dtype == f32 else Cast(f32)(found)
+
+    def vector(self, name: str) -> Traced:
+        """A weight of one axis, f32."""
+        weight = self.weights[self.prefix + name]
+        assert isinstance(weight, np.ndarray)
+        return self.builder.constant(self.prefix + name, weight.astype(np.float32))
+
+    def linear(self, x: Traced, name: str, shared: str | None = None) -> Traced:
+        """``x`` times the matrix of a name (or the one that it shares), plus the bias if there is
+        one.
+        """
+        y = self.product(x, shared or f"{name}.weight")
+        bias = f"{name}.bias"
+        return Add()(y, self.vector(bias)) if self.prefix + bias in self.weights else y
+
+    def product(self, x: Traced, name: str) -> Traced:
+        """``x`` times a matrix; what is stored in fewer bits than f32 stays so in memory."""
+        name = self.prefix + name
+        weight = self.weights[name]
+        if isinstance(weight, QuantizedWeight):
+            return product(self.builder, x, weight, name)
+        if weight.dtype == np.float32:
+            return Matmul()(x, self.builder.constant(name, weight.T))
+        return Matmul()(x, widened(self.builder, self.builder.constant(name, weight)))
+
+    def norm(self, x: Traced, name: str) -> Traced:
+        """The norm of that name."""
+        eps, weight = self.config.norm_eps, self.vector(f"{name}.weight")
+        if self.config.norm == "rms":
+            return RmsNorm(-1, eps)(x, weight)
+        return LayerNorm(-1, eps)(x, weight, self.vector(f"{name}.bias"))
+
+    def activate(self, x: Traced) -> Traced:
+        """The function between the products of the feed-forward part."""
+        return _ACTIVATIONS[self.config.activation](x)
+
+
+@dataclass
+class Layer:
+    """Adds one layer; what attention is, its kinds say."""
+
+    parts: Parts
+    number: int
+
+    def around(self, x: Traced, name: str, part: Callable[[Traced], Traced]) -> Traced:
+        """``x`` plus a part of it, with norms where the family has them."""
+        place = self.parts.config.norm_place
+        y = part(x if place == "after" else self.norm(x, f"{name}_norm"))
+        if place == "around":
+            y = self.norm(y, f"{name}_after_norm")
+        y = Add()(x, y)
+        return self.norm(y, f"{name}_norm") if place == "after" else y
+
+    def heads(self, x: Traced, name: str, count: int) -> Traced:
+        """A linear layer's result, head by head: (t, count, head width)."""
+        y = self.linear(x, name)
+        return Reshape((y.shape[0], count, self.parts.config.head_width))(y)
+
+    def feed_forward(self, x: Traced) -> Traced:
+        """Two products with a function between, or three where the function is a gate."""
+        config = self.parts.config
+        activate = self.parts.activate
+        up = self.linear(x, "up")
+        hidden = Mul()(activate(self.linear(x, "gate")), up) if config.gated else activate(up)
+        return self.linear(hidden, "down")
+
+    def linear(self, x: Traced, name: str) -> Traced:
+        """A linear layer of this layer."""
+        return self.parts.linear(x, f"layers.{self.number}.{name}")
+
+    def norm(self, x: Traced, name: str) -> Traced:
+        """A norm of this layer."""
+        return self.parts.norm(x, f"layers.{self.number}.{name}")
+
+
+def widened(builder: GraphBuilder, weight: Traced) -> Traced:
+    """Add a call that reads a matrix (outputs, inputs) of 16-bit floats as f32 (inputs, outputs).
+
+    A function of its own, where a cast of a constant would be computed when the program is
+    compiled.
+    """
+    outputs, inputs = weight.shape
+    f = LoopBuilder(f"widen_{weight.dtype}_{outputs}x{inputs}")
+    source = f.input(weight.type, "X")
+    f.compute(f.output((inputs, outputs), f32, "W"), lambda k, n: cast(source[n, k], f32))
+    function = f.build()
+    builder.functions[function.name] = function
+    out = TensorType((inputs, outputs), 2, f32)
+    (result,) = builder.emit_all(CallTensor(function.name, (out,)), weight)
+    return result

@@ -1,0 +1,383 @@
+"""The loops of attention over pages.
+
+Some neighbouring tokens go together where they belong to one sequence, as in a prompt; else each
+goes alone. They take one page after another and keep, for each of their rows (a token and a head of
+queries), the largest score so far, the weights that were added up in units of its exponential, and
+the values that were added by these weights (Milakov and Gimelshein, "Online normalizer calculation
+for softmax", arXiv 1805.02867).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from treadle.expr.dtype import DType, boolean, i64
+from treadle.expr.scalar import (
+    Const,
+    Expr,
+    Var,
+    apply,
+    cast,
+    const,
+    eq,
+    int_value,
+    maximum,
+    minimum,
+    select,
+)
+from treadle.expr.simplify import simplify
+from treadle.ir.loop_builder import LoopBuilder, clamp
+from treadle.ir.tensor import Allocate, Buffer, For, If, Let, Stmt, Store
+from treadle.ops._positions import from_front
+from treadle.ops._shapes import wide
+from treadle.ops._window import all_of
+
+Body = tuple[Stmt, ...]
+
+_ROWS = 8
+"""Rows that tokens of one sequence have together, if a token has no more by itself."""
+_MOST_ROWS = 16
+"""Rows of a single token: as many as registers hold."""
+_SUMS = 256
+"""Values of all rows that are added up at a time: as many as registers hold."""
+_WIDEST = 64
+"""Values of one row that are added up at a time."""
+_APART = 4
+"""Sums that a score of a single row is added up in: one addition need not wait for the other."""
+_LOWEST = {16: -3.0e38, 32: -3.0e38, 64: -1.7e308}
+"""Lower than any score: what is not seen has no weight beside it."""
+
+
+@dataclass(frozen=True, slots=True)
+class PageSizes:
+    """The known dimensions: heads of keys, query heads that share one, width of keys, width of
+    values, places of a page.
+    """
+
+    shared: int
+    group: int
+    width: int
+    result: int
+    places: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What makes a score of a product, and how many keys back a token sees."""
+
+    scale: float | None
+    window: int | None
+    softcap: float | None
+
+
+def attend(
+    f: LoopBuilder, scores: Scores, sizes: PageSizes, inputs: list[Buffer], y: Buffer
+) -> None:
+    """Write the loops of attention: of tiles of tokens and heads of keys, each by itself; if very
+    many heads of queries share one of keys, of so many parts of those.
+    """
+    group = _divisor(sizes.group, _MOST_ROWS)
+    parts = sizes.group // group
+    sizes = replace(sizes, group=group)
+    several = max(1, _ROWS // sizes.group)
+    together = _Walk(f, scores, sizes, inputs, y, several, parts)
+    alone = _Walk(f, scores, sizes, inputs, y, 1, parts)
+    sequences, count = inputs[4], y.shape[0]
+
+    def tile(head: Var, number: Var) -> Body:
+        if several == 1:
+            return alone.statements(number, head)
+        first, step = number * several, f.variable()
+        last = count - 1
+        same = [
+            eq(sequences[minimum(first + k, last)], sequences[first]) for k in range(1, several)
+        ]
+        whole = Var(f.variable().name, boolean)
+        each = For(step, minimum(several, count - first), alone.statements(first + step, head))
+        return (
+            Let(whole, all_of([first + several <= count, *same])),
+            If(whole, together.statements(first, head), (each,)),
+        )
+
+    tiles = simplify((count + (several - 1)) // several)
+    # Heads come first: their keys stay near from one tile to the next, and threads that share heads
+    # have as much to do as each other, however the lengths differ.
+    f.block("attend", (const(sizes.shared * parts), tiles), tile)
+
+
+@dataclass(frozen=True)
+class _Walk:
+    """Takes ``tokens`` neighbouring tokens of one sequence past its pages, with one of the
+    ``parts`` groups of queries' heads that share a head of keys.
+    """
+
+    f: LoopBuilder
+    scores: Scores
+    sizes: PageSizes
+    inputs: list[Buffer]
+    y: Buffer
+    tokens: int
+    parts: int
+
+    @property
+    def dtype(self) -> DType:
+        """What is computed in."""
+        return wide(self.y.dtype)
+
+    @property
+    def rows(self) -> int:
+        """Rows of scores: one for each token and head of queries."""
+        return self.tokens * self.sizes.group
+
+    def statements(self, first: Expr, head: Var) -> Body:
+        """All pages for the tokens from ``first`` on and one group of heads."""
+        sizes, rows = self.sizes, self.rows
+        table, sequences, positions = self.inputs[3:6]
+        places = self.buffer("places", self.tokens, dtype=i64)
+        top, total = self.buffer("top", rows), self.buffer("total", rows, sizes.places)
+        added, whole = self.buffer("added", rows, sizes.result), self.buffer("whole", rows)
+        number, row = self.f.variable(), self.f.variable()
+        page = _Page(self, first, head, number, places, top, total, added)
+        count, zero = table.shape[1], Const(0, self.dtype)
+
+        def share(r: Var, part: Var, i: Var) -> Stmt:
+            e = self.at(part, i)
+            unit = select(eq(whole[r], 0), Const(1, self.dtype), whole[r])
+            token, at = self.row(first, head, r)
+            return Store(self.y, (token, at, e), cast(added[r, e] / unit, self.y.dtype))
+
+        return (
+            *(Allocate(b) for b in (places, top, total, added, whole)),
+            self.each(
+                (self.tokens,), lambda i: Store(places, (i,), cast(positions[first + i], i64))
+            ),
+            Let(row, clamp(from_front(sequences[first], table.shape[0]), 0, table.shape[0] - 1)),
+            self.each(
+                (rows,), lambda r: Store(top, (r,), Const(_LOWEST[self.dtype.bits], self.dtype))
+            ),
+            self.each((rows, sizes.places), lambda r, o: Store(total, (r, o), zero)),
+            self.each((rows, *self.panels), lambda r, p, e: Store(added, (r, self.at(p, e)), zero)),
+            *page.limits(),
+            For(number, count, (If(page.is_seen(), page.statements(row)),)),
+            self.each((rows,), lambda r: Store(whole, (r,), zero)),
+            self.each(
+                (rows, sizes.places), lambda r, o: Store(whole, (r,), whole[r] + total[r, o])
+            ),
+            self.each((rows, *self.panels), share),
+        )
+
+    @property
+    def panels(self) -> tuple[int, int]:
+        """How many panels the values of a key are, and how many values are one."""
+        panel = _divisor(self.sizes.result, min(_WIDEST, _SUMS // self.rows))
+        return self.sizes.result // panel, panel
+
+    @property
+    def sums(self) -> int:
+        """In how many sums the products of a score are added up."""
+        return _divisor(self.sizes.width, max(1, _APART // self.rows))
+
+    def at(self, part: Expr, i: Expr) -> Expr:
+        """Which value of a key is the one at a place of a panel."""
+        return simplify(part * self.panels[1] + i)
+
+    def row(self, first: Expr, head: Expr, r: Expr) -> tuple[Expr, Expr]:
+        """The token and the head of queries that a row is."""
+        group = self.sizes.group
+        return simplify(first + r // group), simplify(head * group + r % group)
+
+    def buffer(
+        self, name: str, *shape: int, dtype: DType | None = None, registers: bool = False
+    ) -> Buffer:
+        """Memory of this walk."""
+        scope = "register" if registers else "stack"
+        suffix = "" if self.tokens == 1 else str(self.tokens)
+        return Buffer(f"{name}{suffix}", shape, dtype or self.dtype, scope)
+
+    def each(self, extents: tuple[int, ...], body: Callable[..., Stmt | Body]) -> Stmt:
+        """Statements for every point of ``extents``."""
+        loops = [self.f.variable() for _ in extents]
+        found = body(*loops)
+        inner = found if isinstance(found, tuple) else (found,)
+        for var, extent in zip(reversed(loops), reversed(extents), strict=True):
+            inner = (For(var, const(extent), inner),)
+        return inner[0]
+
+
+@dataclass(frozen=True)
+class _Page:
+    """What page ``number`` adds to the state of the rows of a walk: ``top`` is the largest score so
+    far, ``total`` and ``added`` the weights and the values by weight, in units of the exponential
+    of ``top``.
+    """
+
+    walk: _Walk
+    first: Expr
+    head: Var
+    number: Var
+    places: Buffer
+    top: Buffer
+    total: Buffer
+    added: Buffer
+
+    @property
+    def shared(self) -> Expr:
+        """The head of keys."""
+        return simplify(self.head // self.walk.parts)
+
+    def limits(self) -> Body:
+        """The last place of the tokens, and the first where a window ends."""
+        known = [self.places[k] for k in range(self.walk.tokens)]
+        found: Body = (Let(self.last, _folded(maximum, known)),)
+        if self.walk.scores.window is not None:
+            found = (*found, Let(self.earliest, _folded(minimum, known)))
+        return found
+
+    @property
+    def last(self) -> Var:
+        """The largest place of the tokens."""
+        return Var(f"last{self.number.name}")
+
+    @property
+    def earliest(self) -> Var:
+        """The least place of the tokens."""
+        return Var(f"earliest{self.number.name}")
+
+    def key(self, offset: Expr) -> Expr:
+        """The number of the key at an offset of the page."""
+        return self.number * self.walk.sizes.places + offset
+
+    def is_seen(self) -> Expr:
+        """Whether a token sees any key of the page, which there is."""
+        seen = self.key(const(0)) <= self.last
+        for known in (self.walk.inputs[1].shape[0], self.walk.inputs[3].shape[0]):
+            seen = seen if int_value(known) else seen & (known > 0)
+        if self.walk.scores.window is not None:
+            seen = seen & (self.key(const(self.walk.sizes.places)) > self.begin())
+        return seen
+
+    def begin(self) -> Expr:
+        """The first key that a token sees, where there is a window."""
+        assert self.walk.scores.window is not None
+        return self.earliest - (self.walk.scores.window - 1)
+
+    def sees(self, r: Expr, offset: Expr) -> Expr:
+        """Whether the token of a row sees the key at ``offset`` of the page."""
+        place = self.places[simplify(r // self.walk.sizes.group)]
+        seen, window = self.key(offset) <= place, self.walk.scores.window
+        return seen if window is None else seen & (self.key(offset) > place - window)
+
+    def statements(self, row: Var) -> Body:
+        """The scores of the page, the weights, the state in units of the new largest score."""
+        w = self.walk
+        keys, table = w.inputs[1], w.inputs[3]
+        points = (w.rows, w.sizes.places)
+        named = clamp(from_front(table[row, self.number], keys.shape[0]), 0, keys.shape[0] - 1)
+        page = w.f.variable()
+        products = w.buffer("products", w.sums, *points, registers=True)
+        weights = w.buffer("weights", *points)
+        best, unit = w.buffer("best", w.rows), w.buffer("unit", w.rows)
+        never = Const(_LOWEST[w.dtype.bits], w.dtype)
+
+        def score(r: Var, o: Var) -> Stmt:
+            product = _folded(_add, [products[k, r, o] for k in range(w.sums)])
+            seen = select(self.sees(r, o), self.scored(product, r, o), never)
+            return Store(weights, (r, o), seen)
+
+        def weight(r: Var, o: Var) -> Stmt:
+            power = apply("exp", weights[r, o] - best[r])
+            seen = select(weights[r, o] > never, power, Const(0, w.dtype))
+            return Store(weights, (r, o), seen)
+
+        return (
+            Let(page, named),
+            *(Allocate(b) for b in (products, weights, best, unit)),
+            w.each(
+                (w.sums, *points), lambda k, r, o: Store(products, (k, r, o), Const(0, w.dtype))
+            ),
+            w.each(
+                (w.sizes.width // w.sums, w.sizes.places, w.sums),
+                lambda d, o, k: self.product(products, page, d, o, k),
+            ),
+            w.each(points, score),
+            w.each((w.rows,), lambda r: Store(best, (r,), self.top[r])),
+            w.each(points, lambda r, o: Store(best, (r,), maximum(best[r], weights[r, o]))),
+            w.each((w.rows,), lambda r: Store(unit, (r,), apply("exp", self.top[r] - best[r]))),
+            w.each((w.rows,), lambda r: Store(self.top, (r,), best[r])),
+            w.each(points, weight),
+            w.each(
+                points,
+                lambda r, o: Store(self.total, (r, o), self.total[r, o] * unit[r] + weights[r, o]),
+            ),
+            self.values(page, weights, unit),
+        )
+
+    def product(self, products: Buffer, page: Var, step: Var, o: Var, k: Var) -> Body:
+        """Add the products of the queries and one element of a key to their scores."""
+        w = self.walk
+        q, keys = w.inputs[:2]
+        key, d = Var(f"k{w.f.variable().name}", w.dtype), simplify(step * w.sums + k)
+
+        def add(r: Var) -> Stmt:
+            a = cast(q[(*w.row(self.first, self.head, r), d)], w.dtype)
+            return Store(products, (k, r, o), products[k, r, o] + a * key)
+
+        return Let(key, cast(keys[page, self.shared, d, o], w.dtype)), w.each((w.rows,), add)
+
+    def scored(self, product: Expr, r: Expr, o: Expr) -> Expr:
+        """The score of a key that is seen, from the sum of products."""
+        w, scores = self.walk, self.walk.scores
+        scale = w.sizes.width**-0.5 if scores.scale is None else scores.scale
+        score = product * Const(scale, w.dtype)
+        if scores.softcap is not None:
+            cap = Const(scores.softcap, w.dtype)
+            score = cap * apply("tanh", score / cap)
+        if len(w.inputs) > 6:
+            slope = cast(w.inputs[6][w.row(self.first, self.head, r)[1]], w.dtype)
+            place = self.places[simplify(r // w.sizes.group)]
+            score = score + slope * cast(self.key(o) - place, w.dtype)
+        return score
+
+    def values(self, page: Var, weights: Buffer, unit: Buffer) -> Stmt:
+        """Add the values by weight, a panel of each at a time, over the keys that a token sees."""
+        w = self.walk
+        parts, panel = w.panels
+        gain = w.buffer("gain", w.rows, panel, registers=True)
+        part, o, e = (w.f.variable() for _ in range(3))
+        value = Var(f"u{w.f.variable().name}", w.dtype)
+
+        def add(r: Var) -> Stmt:
+            return Store(gain, (r, e), gain[r, e] + weights[r, o] * value)
+
+        def keep(r: Var, e: Var) -> Stmt:
+            place = w.at(part, e)
+            old = self.added[r, place] * unit[r]
+            return Store(self.added, (r, place), old + gain[r, e])
+
+        loaded = Let(value, cast(w.inputs[2][page, self.shared, o, w.at(part, e)], w.dtype))
+        terms: Body = (For(e, const(panel), (loaded, w.each((w.rows,), add))),)
+        if w.scores.window is not None:
+            terms = (If(self.key(o) >= self.begin(), terms),)
+        seen = minimum(w.sizes.places, self.last + 1 - self.key(const(0)))
+        body: Body = (
+            Allocate(gain),
+            w.each((w.rows, panel), lambda r, e: Store(gain, (r, e), Const(0, w.dtype))),
+            For(o, seen, terms),
+            w.each((w.rows, panel), keep),
+        )
+        return For(part, const(parts), body)
+
+
+def _folded(combine: Callable[[Expr, Expr], Expr], xs: Sequence[Expr]) -> Expr:
+    found: Expr = xs[0]
+    for x in xs[1:]:
+        found = combine(found, x)
+    return found
+
+
+def _add(a: Expr, b: Expr) -> Expr:
+    return a + b
+
+
+def _divisor(number: int, most: int) -> int:
+    """The largest divisor of a number that is at most another."""
+    return max((k for k in range(1, most + 1) if number % k == 0), default=1)
