@@ -21,9 +21,11 @@ SMALL = replace(Target.parse("x86-64-v4"), l2_bytes=8 << 10)
 """A machine whose cache is full soon."""
 
 
-def scheduled(function: TensorFunction, weight: str, target: Target = SMALL) -> TensorFunction:
+def scheduled(
+    function: TensorFunction, weight: str, target: Target = SMALL, threads: int = 1
+) -> TensorFunction:
     constants = frozenset(b for b in function.buffers if b.name == weight)
-    found = default_schedule(function, target, 1, constants).function
+    found = default_schedule(function, target, threads, constants).function
     verify_tensor_function(found)
     return found
 
@@ -33,6 +35,15 @@ def test_a_panel_that_crowds_the_cache_is_used_in_chunks():
     text = str(scheduled(function, "B"))
     assert "Y0_load" in text or "Y_load" in text
     assert "prefetch(B[" in text
+
+
+@pytest.mark.parametrize(("m", "k"), [(64, 300), (256, 30)])
+def test_threads_share_panels_that_are_asked_for(m, k):
+    function = Matmul().lower(tensor((m, k), f32), tensor((k, 640), f32))
+    text = str(scheduled(function, "B", threads=2))
+    assert "prefetch(B[" in text
+    assert "in parallel(" in text
+    assert "in vectorized(" in text
 
 
 def test_a_panel_that_stays_near_is_used_whole():

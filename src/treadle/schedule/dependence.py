@@ -10,12 +10,14 @@ from treadle.expr.simplify import simplify
 from treadle.ir.analysis import Access, accesses, allocated, facts_of, flat_index
 from treadle.ir.loop_builder import Combine
 from treadle.ir.tensor import (
+    PREFETCHES,
     ZERO,
     Allocate,
     Block,
     Buffer,
     For,
     If,
+    Intrinsic,
     IterKind,
     Load,
     Stmt,
@@ -194,7 +196,7 @@ def written_below(function: TensorFunction, loop: For) -> tuple[tuple[BlockSite,
 
 
 def check_blocks_only(rule: Instruction, function: TensorFunction, loop: For) -> None:
-    """Refuse (E0310) a loop with statements outside blocks."""
+    """Refuse (E0310) a loop with statements outside blocks; what asks for memory does nothing."""
     stray = next(_stray(loop.body), None)
     if stray is not None:
         raise rule.refuse(
@@ -208,6 +210,8 @@ def _stray(body: Sequence[Stmt]) -> Iterator[Stmt]:
             yield from _stray(stmt.body)
         elif isinstance(stmt, If):
             yield from (*_stray(stmt.body), *_stray(stmt.orelse))
+        elif isinstance(stmt, Intrinsic) and stmt.name in PREFETCHES:
+            continue
         elif not isinstance(stmt, Block | Allocate):
             yield stmt
 
