@@ -49,3 +49,14 @@ def test_transposed_results_are_the_results(width, outputs, threads):
     shape = [wanted.shape]
     (y,) = run_tensor(lower_loops(found), [x, np.ascontiguousarray(laid)], out_shapes=shape)
     np.testing.assert_array_equal(y.reshape(wanted.shape), wanted)
+
+
+def test_sums_of_one_dimension_are_held_in_registers():
+    op = Conv((2,), ((0, 0),), (1,))
+    function = op.lower(tensor((1, 16, 67), f32), tensor((64, 16, 3), f32))
+    constants = frozenset(b for b in function.buffers if b.name == "W")
+    target = Target.parse("x86-64-v4")
+    found = default_schedule(function, target, 1, constants).function
+    low = str(lower_loops(found))
+    assert "shuffle(" in str(found)
+    assert 'f32x16, scope="register")' in low

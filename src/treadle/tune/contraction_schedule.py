@@ -13,6 +13,7 @@ from treadle.passes.lower_blocks import conjuncts
 from treadle.schedule.index_map import IndexMap
 from treadle.schedule.trace import Schedule
 from treadle.target import Target
+from treadle.tune.attempt import attempt
 from treadle.tune.blocking import chunk_steps, part_bytes, prefetch_panels
 from treadle.tune.blocks import (
     block_of,
@@ -63,10 +64,8 @@ def schedule_contraction(
         s.transform_layout(load.buffer.name, panels(found, tile))
     elif tile.packed:
         copy = s.cache_read(block, load.buffer.name, "global")
-    if copy is None and is_turned(found, s.function, tile) and not _decided_with(found, tile):
-        outer = tile_turned(s, block, found, tile, loops)
-        if threads > 1:
-            spread(s, outer)
+    turned = copy is None and is_turned(found, s.function, tile) and not _decided_with(found, tile)
+    if turned and attempt(s, lambda t: _turned(t, block, found, tile, loops, threads)):
         return True
     chunk = chunk_steps(found, s.function, tile, target) if copy is None and tile.packed else None
     outer, panel, rows = _tile(s, block, found, tile, loops, target, chunk)
@@ -82,6 +81,19 @@ def schedule_contraction(
             others = [x for x in fresh if x != column]
             pack_lanes(s, column, others, tile.lanes, load.buffer.dtype)
     return True
+
+
+def _turned(
+    s: Schedule, block: str, found: Contraction, tile: Tile, loops: dict[Var, str], threads: int
+) -> None:
+    """Tile a contraction whose results lie along its rows.
+
+    Raises:
+        ScheduleError: E03xx if an instruction does not apply.
+    """
+    outer = tile_turned(s, block, found, tile, loops)
+    if threads > 1:
+        spread(s, outer)
 
 
 def panels(found: Contraction, tile: Tile) -> IndexMap:

@@ -75,7 +75,8 @@ def tile_turned(
         s.vectorize(names[-1])
     register = only_store(block_of(s, block))
     assert register is not None
-    lanes_last(s, register.buffer.name, found, tile.vector_axis)
+    if register.indices[-1] is not tile.vector_axis:  # without a follower, it is laid out already
+        lanes_last(s, register.buffer.name, found, tile.vector_axis)
     return outer
 
 
