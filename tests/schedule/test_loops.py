@@ -192,7 +192,6 @@ def test_kinds_are_marked(instruction, kind):
             "E0304",
         ),
         (Vectorize("j"), STRAY, "E0310"),
-        (Parallel("i"), STRAY, "E0310"),
         (Parallel("i"), SCALE.replace("X[vi, vj] *", "Y[0, vj] *"), "E0307"),
         (Parallel("i"), SCALE.replace("X[vi, vj] *", "Y[vi - 1, vj] *"), "E0307"),
         (Vectorize("j"), SCALE.replace("X[vi, vj] *", "Y[vi, vj - 1] *"), "E0307"),
@@ -234,6 +233,10 @@ def test_a_maximum_may_be_reordered():
         "Y[vi] = Y[vi] + X[vi, vj * 4 + vk]", "Y[vi] = max(Y[vi], X[vi, vj * 4 + vk])"
     )
     assert "for k in" in str(Reorder(("k", "j")).apply(function_of(text)))
+
+
+def test_a_loop_that_asks_for_memory_may_run_in_parallel():
+    assert "for i in parallel(" in str(Parallel("i").apply(function_of(STRAY)))
 
 
 def test_statements_outside_blocks_are_not_reordered():

@@ -195,13 +195,22 @@ def written_below(function: TensorFunction, loop: For) -> tuple[tuple[BlockSite,
 # ---- Checks
 
 
-def check_blocks_only(rule: Instruction, function: TensorFunction, loop: For) -> None:
-    """Refuse (E0310) a loop with statements outside blocks; what asks for memory does nothing."""
-    stray = next(_stray(loop.body), None)
+def check_blocks_only(
+    rule: Instruction, function: TensorFunction, loop: For, *, hints: bool = False
+) -> None:
+    """Refuse (E0310) a loop with statements outside blocks; with ``hints``, it may ask for
+    memory.
+    """
+    found = (x for x in _stray(loop.body) if not (hints and _is_hint(x)))
+    stray = next(found, None)
     if stray is not None:
         raise rule.refuse(
             function, stray, "E0310", f"'{loop.var}' runs a statement outside of any block"
         )
+
+
+def _is_hint(stmt: Stmt) -> bool:
+    return isinstance(stmt, Intrinsic) and stmt.name in PREFETCHES
 
 
 def _stray(body: Sequence[Stmt]) -> Iterator[Stmt]:
@@ -210,8 +219,6 @@ def _stray(body: Sequence[Stmt]) -> Iterator[Stmt]:
             yield from _stray(stmt.body)
         elif isinstance(stmt, If):
             yield from (*_stray(stmt.body), *_stray(stmt.orelse))
-        elif isinstance(stmt, Intrinsic) and stmt.name in PREFETCHES:
-            continue
         elif not isinstance(stmt, Block | Allocate):
             yield stmt
 

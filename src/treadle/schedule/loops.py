@@ -175,7 +175,7 @@ def check_independent(
     """Refuse (E0307, E0310, E0311) a loop whose iterations cannot run at once: blocks depend on
     each other across them, or two write one element of what is used outside of the loop.
     """
-    check_blocks_only(rule, function, site.node)
+    check_blocks_only(rule, function, site.node, hints=True)
     check_stages(rule, function, (site.node,), site)
     _check_points(rule, function, site.node)
     for block, store in written_below(function, site.node):
