@@ -170,12 +170,13 @@ def _check_points(rule: Instruction, function: TensorFunction, loop: For) -> Non
 
 
 def check_independent(
-    rule: Instruction, function: TensorFunction, site: LoopSite, hint: str
+    rule: Instruction, function: TensorFunction, site: LoopSite, hint: str, *, hints: bool = False
 ) -> None:
     """Refuse (E0307, E0310, E0311) a loop whose iterations cannot run at once: blocks depend on
-    each other across them, or two write one element of what is used outside of the loop.
+    each other across them, or two write one element of what is used outside of the loop. With
+    ``hints``, it may ask for memory.
     """
-    check_blocks_only(rule, function, site.node, hints=True)
+    check_blocks_only(rule, function, site.node, hints=hints)
     check_stages(rule, function, (site.node,), site)
     _check_points(rule, function, site.node)
     for block, store in written_below(function, site.node):
@@ -353,7 +354,11 @@ class Parallel(_Bound):
             hint="parallelize a loop that steps an axis of the result, or rfactor first",
         )
         check_independent(
-            self, function, site, "parallelize a loop that steps an axis of the result"
+            self,
+            function,
+            site,
+            "parallelize a loop that steps an axis of the result",
+            hints=True,
         )
         return site
 
