@@ -104,6 +104,19 @@ def test_a_prompt_is_computed_once_for_all_its_choices(stand_in):
     assert sum(model.tokens) == len("a prompt of some length") + 4 * 3
 
 
+def test_what_waits_together_shares_every_step(stand_in):
+    model = stand_in()
+    engine = Engine(model, pages=512, limits=Limits(running=32, step_tokens=64))
+    jobs = [job(letter, 24) for letter in "abcdefghijklmnopqrstuvwxyz"]
+    engine.submit([one for one, _ in jobs])
+    engine.start()
+    assert [heard.wait().texts for _, heard in jobs] == [
+        [model.greedy(letter, 24)] for letter in "abcdefghijklmnopqrstuvwxyz"
+    ]
+    ended(engine)
+    assert [size for size in model.sizes if size] == [26] * 24
+
+
 def test_long_prompts_do_not_stop_those_that_write(stand_in):
     model = stand_in(pace=0.001)
     engine = Engine(model, pages=128, limits=Limits(step_tokens=32))

