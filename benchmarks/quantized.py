@@ -15,16 +15,16 @@ import ml_dtypes
 import numpy as np
 
 import treadle
-from treadle.expr.dtype import f32
+from treadle.expr.dtype import bf16, f32
 from treadle.expr.scalar import Var
 from treadle.ir.graph_builder import GraphBuilder, Traced
 from treadle.ir.module import Module
 from treadle.ir.types import tensor
 from treadle.language.decoding import decoded
 from treadle.language.integer import integer_product
-from treadle.language.layers import widened
+from treadle.language.layers import narrow_product
 from treadle.language.quantize import quantized
-from treadle.ops import Matmul
+from treadle.ops import Cast, Matmul
 
 KINDS = ("f32", "bf16", "int8", "int4", "int8 / 2", "int4 / 2", "int4 / 1")
 SIZES = ("768x768", "768x2048", "768x3072", "768x32000", "2048x5632")
@@ -45,7 +45,7 @@ def product(b: GraphBuilder, x: Traced, weight: np.ndarray, kind: str) -> tuple[
         return Matmul()(x, b.constant("weight", weight.T)), weight.nbytes
     if kind == "bf16":
         narrow = weight.astype(ml_dtypes.bfloat16)
-        return Matmul()(x, widened(b, b.constant("weight", narrow))), narrow.nbytes
+        return narrow_product(b, Cast(bf16)(x), b.constant("weight", narrow)), narrow.nbytes
     name, _, digits = kind.partition(" / ")
     packed = quantized(weight, "int8" if name == "int8" else "int4")
     if digits:

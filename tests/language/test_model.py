@@ -128,7 +128,9 @@ def test_narrow_weights_give_the_logits_of_the_values_that_they_stand_for(model,
         for m in (LanguageModel(config, w, threads=1) for w in (packed, wide))
         for c in [m.new_cache(4)]
     )
-    np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-3)
+    # Rows that meet bf16 are rounded to it.
+    close = 2e-2 if kind == "bf16" else 1e-4
+    assert np.linalg.norm(found - wanted) <= close * np.linalg.norm(wanted)
 
 
 def test_narrow_weights_stay_narrow_in_memory(model):

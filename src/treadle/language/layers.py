@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from treadle.expr.dtype import f32
-from treadle.expr.scalar import cast
+from treadle.expr.scalar import Expr, Var, cast
 from treadle.ir.calls import CallTensor
 from treadle.ir.graph_builder import GraphBuilder, Traced
 from treadle.ir.loop_builder import LoopBuilder
 from treadle.ir.op import Op
-from treadle.ir.types import TensorType
+from treadle.ir.types import TensorType, tensor
 from treadle.language.config import Activation, DecoderConfig
 from treadle.language.decoding import decoded_rows
 from treadle.language.integer import product
@@ -75,14 +75,17 @@ class Parts:
         return Add()(y, self.vector(bias)) if self.prefix + bias in self.weights else y
 
     def product(self, x: Traced, name: str) -> Traced:
-        """``x`` times a matrix; what is stored in fewer bits than f32 stays so in memory."""
+        """``x`` times a matrix; what is stored in fewer bits than f32 stays so in memory. Rows that
+        meet 16-bit floats are rounded to these, and sums are f32.
+        """
         name = self.prefix + name
         weight = self.weights[name]
         if isinstance(weight, QuantizedWeight):
             return product(self.builder, x, weight, name)
         if weight.dtype == np.float32:
             return Matmul()(x, self.builder.constant(name, weight.T))
-        return Matmul()(x, widened(self.builder, self.builder.constant(name, weight)))
+        matrix = self.builder.constant(name, weight)
+        return narrow_product(self.builder, Cast(matrix.dtype)(x), matrix)
 
     def norm(self, x: Traced, name: str) -> Traced:
         """The norm of that name."""
@@ -134,18 +137,20 @@ class Layer:
         return self.parts.norm(x, f"layers.{self.number}.{name}")
 
 
-def widened(builder: GraphBuilder, weight: Traced) -> Traced:
-    """Add a call that reads a matrix (outputs, inputs) of 16-bit floats as f32 (inputs, outputs).
-
-    A function of its own, where a cast of a constant would be computed when the program is
-    compiled.
+def narrow_product(builder: GraphBuilder, x: Traced, weight: Traced) -> Traced:
+    """Add the product of ``x`` (t, inputs) and a matrix (outputs, inputs), both of 16-bit floats,
+    whose sums are f32: (t, outputs).
     """
     outputs, inputs = weight.shape
-    f = LoopBuilder(f"widen_{weight.dtype}_{outputs}x{inputs}")
-    source = f.input(weight.type, "X")
-    f.compute(f.output((inputs, outputs), f32, "W"), lambda k, n: cast(source[n, k], f32))
+    f = LoopBuilder(f"product_{weight.dtype}_{outputs}x{inputs}")
+    rows, matrix = f.input(tensor([Var("t"), inputs], x.dtype), "X"), f.input(weight.type, "W")
+
+    def term(i: Var, n: Var, k: Var) -> Expr:
+        return cast(rows[i, k], f32) * cast(matrix[n, k], f32)
+
+    f.reduce(f.output((Var("t"), outputs), f32, "Y"), (inputs,), term)
     function = f.build()
     builder.functions[function.name] = function
-    out = TensorType((inputs, outputs), 2, f32)
-    (result,) = builder.emit_all(CallTensor(function.name, (out,)), weight)
+    out = TensorType((x.shape[0], outputs), 2, f32)
+    (result,) = builder.emit_all(CallTensor(function.name, (out,)), x, weight)
     return result

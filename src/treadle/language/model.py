@@ -76,7 +76,8 @@ class LanguageModel:
             source: a folder with ``config.json``, ``*.safetensors`` and ``tokenizer.json``; or a
                 ``.gguf`` file, perhaps with ``tokenizer.json`` beside it; or the settings of a
                 ``config.json``, or a ``DecoderConfig``, which have random weights.
-            weights: how matrices are kept: ``f32``; ``bf16``; ``int8``, a scale for each output; or
+            weights: how matrices are kept: ``f32``; ``bf16``, to which rows that meet them are
+                rounded as well; ``int8``, a scale for each output; or
                 ``int4``, a scale for each 32 inputs. Those of a file that are quantized stay so.
             rows: how the rows that meet quantized weights are multiplied: ``f32``; or rounded, in
                 groups of 32, to ``i16`` or ``i8``, and multiplied in integers, which is faster.

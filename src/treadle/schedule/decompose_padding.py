@@ -107,23 +107,24 @@ class _Axis:
     """An axis, the loop inside that steps it, and its positions inside: from ``low`` to before
     ``high``.
 
-    ``whole``: that loop steps all of it. Where it does not, conditions say what loops say
-    otherwise.
+    ``end``: that loop is the axis' position, and steps it from the first one to before this one.
+    Where there is none, conditions say what loops say otherwise.
     """
 
     axis: IterVar
     loop: For | None
-    whole: bool
+    end: Expr | None
     low: Expr
     high: Expr
 
     def ends(self, part: _Part) -> tuple[Expr, Expr]:
         """Where a part begins and ends."""
+        end = self.axis.extent if self.end is None else self.end
         return {
             "below": (ZERO, self.low),
             "inside": (self.low, self.high),
-            "above": (self.high, self.axis.extent),
-            "all": (ZERO, self.axis.extent),
+            "above": (self.high, end),
+            "all": (ZERO, end),
         }[part]
 
     def is_empty(self, part: _Part, facts: Facts) -> bool:
@@ -246,15 +247,15 @@ class DecomposePadding(Instruction):
         result: list[_Axis] = []
         for axis in site.node.iters:
             step = next((x for x in inner if uses(axis.binding, (x.var,))), None)
-            whole = (
-                step is not None
-                and axis.binding is step.var
-                and prove(eq(step.extent, axis.extent), facts)
-            )
+            end = _stepped_to(step, axis, facts)
             # Outside of the domain there is nothing: low and high stay in it, in this order.
-            low = _smaller(lows[axis.var], axis.extent, facts)
-            high = _larger(highs[axis.var], low, facts)
-            result.append(_Axis(axis, step, whole, low, high))
+            last = axis.extent if end is None else end
+            low = _smaller(lows[axis.var], last, facts)
+            high = (
+                highs[axis.var] if last is axis.extent else _smaller(highs[axis.var], last, facts)
+            )
+            high = _larger(high, low, facts)
+            result.append(_Axis(axis, step, end, low, high))
         return tuple(result)
 
     def apply(self, function: TensorFunction) -> TensorFunction:
@@ -279,6 +280,15 @@ def _steps_one_axis(loop: For, block: Block, inner: tuple[For, ...]) -> bool:
     step = weight_of(owners[0].binding, loop)
     others = [x for x in inner if x is not loop and uses(owners[0].binding, (x.var,))]
     return step is not None and int_value(step) == 1 and not others
+
+
+def _stepped_to(step: For | None, axis: IterVar, facts: Facts) -> Expr | None:
+    """Where a loop that is the position on an axis ends, if that is shown to lie on the axis."""
+    if step is None or axis.binding is not step.var:
+        return None
+    if prove(eq(step.extent, axis.extent), facts):
+        return axis.extent
+    return step.extent if prove(step.extent <= axis.extent, facts) else None
 
 
 def _larger(a: Expr, b: Expr, facts: Facts) -> Expr:
@@ -352,7 +362,7 @@ class _Builder:
         extents: dict[Var, Expr] = {x.var: x.extent for x in self.inner}
         for a, part in zip(own, parts, strict=True):
             var = variables[a.axis.var]
-            if a.whole and a.loop is not None:
+            if a.end is not None and a.loop is not None:
                 begin, end = a.ends(part)
                 extent = simplify(end - begin, self.facts)
                 extents[a.loop.var] = extent

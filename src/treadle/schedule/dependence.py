@@ -253,13 +253,12 @@ def check_stages(
     fixed = (*site.loops, chain[-1])
     facts = facts_at(function, fixed)
     still = [loop.var for loop in fixed]
-    for position, read in enumerate(inside):
-        if read.kind == "load":
-            if len(chain) == 1 and _keeps_apart(read, inside, chain[0], still, facts):
-                continue
+    alone = chain[0] if len(chain) == 1 else None
+    for position, access in enumerate(inside):
+        if access.kind == "store":
+            _check_alone(rule, function, inside, position, alone, still, facts)
+        elif alone is None or not _keeps_apart(access, inside, alone, still, facts):
             _check_covered(rule, function, inside, position, still, facts)
-        else:
-            _check_alone(rule, function, inside, position, still, facts)
 
 
 def _check_covered(
@@ -289,12 +288,12 @@ def _check_covered(
 
 
 def _keeps_apart(
-    read: Access, inside: Sequence[Access], loop: For, still: Sequence[Var], facts: Facts
+    access: Access, inside: Sequence[Access], loop: For, still: Sequence[Var], facts: Facts
 ) -> bool:
-    """Whether iterations of a loop are shown to read and write parts of a buffer of their own: each
-    a band of one dimension.
+    """Whether iterations of a loop are shown to access and write parts of a buffer of their own:
+    each a band of one dimension.
     """
-    same = [a for a in inside if a.buffer is read.buffer and (a.kind == "store" or a is read)]
+    same = [a for a in inside if a.buffer is access.buffer and (a.kind == "store" or a is access)]
     regions = [access_region(a, still, facts) for a in same]
     for bands in zip(*regions, strict=True):
         step = weight_of(bands[0].low, loop)
@@ -311,6 +310,7 @@ def _check_alone(
     function: TensorFunction,
     inside: Sequence[Access],
     position: int,
+    loop: For | None,
     still: Sequence[Var],
     facts: Facts,
 ) -> None:
@@ -320,7 +320,9 @@ def _check_alone(
             continue
         boxes = access_region(other, (), facts), access_region(write, (), facts)
         together = covers(write, other, still, facts) or covers(other, write, still, facts)
-        if not together and not disjoint(*boxes, facts):
+        if together or disjoint(*boxes, facts):
+            continue
+        if loop is None or not _keeps_apart(write, inside, loop, still, facts):
             raise rule.refuse(
                 function,
                 write.blocks[0] if write.blocks else write.stmt,

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 
-from treadle.base.errors import InternalError, ScheduleError
 from treadle.expr.bounds import divisible
 from treadle.expr.functions import FUNCTIONS
 from treadle.expr.scalar import Apply, Expr, Var, int_value, variables
@@ -24,10 +23,11 @@ from treadle.schedule.pad_einsum import PadEinsum
 from treadle.schedule.reindex import ReindexCacheRead, ReindexCacheWrite
 from treadle.schedule.trace import Schedule
 from treadle.target import Target
-from treadle.tune.blocks import follower_of, loops_of_axes
-from treadle.tune.contraction import Contraction, as_contraction
+from treadle.tune.attempt import attempt
+from treadle.tune.blocks import contraction_of, follower_of, loops_of_axes
 from treadle.tune.dot_schedule import (
     DotPlan,
+    own_result,
     panels,
     tile_nest,
     tile_of,
@@ -240,16 +240,16 @@ def auto_tensorize(s: Schedule, block: str, candidate: Candidate, target: Target
         s.apply(TransformBlockLayout(block, IndexMap(params, candidate.axes)))
     _pad(s, block, _plan(s, block, candidate, target))
     plan = _plan(s, block, candidate, target)
-    follower = follower_of(s, block) or s.cache_write(block, "global")
-    found = _contraction(s, block)
+    own_result(s, block)
+    found = contraction_of(s, block)
     load = found.operands[plan.packed]
     if load.buffer in s.function.buffers:
         s.cache_read(block, load.buffer.name, "global")
-        found = _contraction(s, block)
+        found = contraction_of(s, block)
         load = found.operands[plan.packed]
     loops = loops_of_axes(s.function, found.block)
     s.transform_layout(load.buffer.name, panels(found, plan))
-    tile_nest(s, block, follower, found, plan, loops)
+    tile_nest(s, block, found, plan, loops)
 
 
 def _fuse_copy(s: Schedule, block: str, place: tuple[Expr, ...], node: Block | None) -> bool:
@@ -260,26 +260,13 @@ def _fuse_copy(s: Schedule, block: str, place: tuple[Expr, ...], node: Block | N
     if copy is None or node is None:
         return False
     spatial = tuple(a.var.name for a in node.iters if a.kind == "spatial")
-    trial = Schedule(s.function, s.trace)
-    try:
-        trial.apply(TransformBlockLayout(copy, IndexMap(spatial, place)))
-    except ScheduleError:
-        return False
-    s.function, s.trace = trial.function, trial.trace
-    return True
-
-
-def _contraction(s: Schedule, block: str) -> Contraction:
-    node = find_block(s.function, block)
-    found = None if node is None else as_contraction(node)
-    if found is None:
-        raise InternalError(f"block '{block}' is no contraction any more")
-    return found
+    layout = TransformBlockLayout(copy, IndexMap(spatial, place))
+    return attempt(s, lambda trial: trial.apply(layout), optional=True)
 
 
 def _plan(s: Schedule, block: str, candidate: Candidate, target: Target) -> DotPlan:
     """The tile for a block whose axes are those of an intrinsic, after a batch."""
-    found = _contraction(s, block)
+    found = contraction_of(s, block)
     row, column, step = found.block.iters[-3:]
     family, _, extents = candidate.intrin.name.rpartition("_")
     _, lanes, group = (int(x) for x in extents.split("x"))
@@ -290,7 +277,7 @@ def _plan(s: Schedule, block: str, candidate: Candidate, target: Target) -> DotP
 
 def _pad(s: Schedule, block: str, plan: DotPlan) -> None:
     """Round extents up to whole tiles where they are not."""
-    found = _contraction(s, block)
+    found = contraction_of(s, block)
     batch = (1,) * (len(found.block.iters) - 3)
     wanted = (plan.rows, plan.vectors * plan.lanes, plan.group)
     facts = facts_of(s.function)

@@ -57,11 +57,11 @@ def chunk_steps(
 
 
 def prefetch_panels(
-    s: Schedule, packed: str, size: int, target: Target, loop: str, inner: list[str]
+    s: Schedule, packed: str, size: int, target: Target, outer: list[str], inner: list[str]
 ) -> None:
-    """Ask for the part of a packed operand, ``size`` bytes of it, that the next iteration of
-    ``loop`` reads, evenly over the steps of the loops ``inner``: unless all of the operand stays
-    near, or few tiles use a part.
+    """Ask for the part of a packed operand, ``size`` bytes of it, that is read next, evenly over
+    the steps of the loops ``inner``: unless all of the operand stays near, or few tiles use a part.
+    The last of the loops ``outer`` that iterates goes from part to part.
     """
     buffer = next((b for b in s.function.buffers if b.name == packed), None)
     if buffer is None:
@@ -73,7 +73,8 @@ def prefetch_panels(
     uses = [_extent(s, name) for name in inner[:-1]]
     known = prod(x for x in uses if x is not None)
     shared = max(known, FEW_TILES) if None in uses else known
-    if shared < FEW_TILES:
+    loop = next((x for x in reversed(outer) if _extent(s, x) != 1), None)
+    if shared < FEW_TILES or loop is None:
         return  # the machine sees by itself what is read once, from end to end
     lines = max(ceil(size / _LINE / shared / (_extent(s, inner[-1]) or 1)), 1)
     attempt(s, lambda t: t.prefetch_next(packed, loop, inner[-1], lines))

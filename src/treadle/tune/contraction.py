@@ -131,7 +131,9 @@ def destination(found: Contraction, function: TensorFunction) -> Load:
         if user.name == found.block.name or store is None:
             continue
         taken = [x for x in loads(store.value) if x.buffer is found.output]
-        if len(taken) == 1 and all(isinstance(i, Var) for i in taken[0].indices):
+        if len(taken) == 1 and all(
+            isinstance(i, Var) or int_value(i) is not None for i in taken[0].indices
+        ):
             pairs = zip(taken[0].indices, found.result, strict=True)
             values = {i: r for i, r in pairs if isinstance(i, Var)}
             indices = tuple(simplify(substitute(i, values)) for i in store.indices)

@@ -2,13 +2,13 @@
 the hot tile.
 """
 
-from collections.abc import Sequence
+from typing import NamedTuple
 
-from treadle.expr.scalar import Expr, Var, int_value, substitute, variables
+from treadle.expr.scalar import Expr, Var, int_value, variables
 from treadle.expr.simplify import simplify
 from treadle.ir.analysis import enclosing_loops, find_block
-from treadle.ir.tensor import Buffer, Load
-from treadle.passes.kinds import only_store, zero_condition
+from treadle.ir.tensor import Buffer
+from treadle.passes.kinds import zero_condition
 from treadle.passes.lower_blocks import conjuncts
 from treadle.schedule.index_map import IndexMap
 from treadle.schedule.trace import Schedule
@@ -21,6 +21,7 @@ from treadle.tune.blocks import (
     lanes_last,
     loop_of_axis,
     loops_of_axes,
+    place_of,
 )
 from treadle.tune.contraction import (
     Contraction,
@@ -32,6 +33,7 @@ from treadle.tune.contraction import (
 from treadle.tune.digits import separate_digits
 from treadle.tune.packing import pack_lanes
 from treadle.tune.parallel import fills, spread
+from treadle.tune.register_tile import bind_tile, hold_sums
 from treadle.tune.spatial_schedule import vectorize_loop
 from treadle.tune.turned_schedule import is_turned, tile_turned
 
@@ -64,11 +66,14 @@ def schedule_contraction(
         s.transform_layout(load.buffer.name, panels(found, tile))
     elif tile.packed:
         copy = s.cache_read(block, load.buffer.name, "global")
-    turned = copy is None and is_turned(found, s.function, tile) and not _decided_with(found, tile)
+    turned = copy is None and is_turned(s, block, found, tile) and not _decided_with(found, tile)
     if turned and attempt(s, lambda t: _turned(t, block, found, tile, loops, threads)):
         return True
     chunk = chunk_steps(found, s.function, tile, target) if copy is None and tile.packed else None
-    outer, panel, rows = _tile(s, block, found, tile, loops, target, chunk)
+    outer, panel, rows, parts, ahead = _tile(s, block, found, tile, loops, chunk)
+    size = part_bytes(found, tile, chunk) if copy is None and tile.packed else None
+    if size is not None:
+        prefetch_panels(s, load.buffer.name, size, target, parts, ahead)
     if threads > 1:
         # A panel that is packed where it is used stays a loop of its own.
         shared = outer if copy is None else outer[: max(outer.index(panel), 1)]
@@ -114,18 +119,28 @@ def panels(found: Contraction, tile: Tile) -> IndexMap:
     return IndexMap(params, results)
 
 
+class _Nest(NamedTuple):
+    """The loops ``outer`` that stand outside of a tile, among them the one over panels; inside of
+    them those over tiles of rows that threads may share; those that go from part to part of the
+    packed operand, and those inside that use a part.
+    """
+
+    outer: list[str]
+    panel: str
+    rows: list[str]
+    parts: list[str]
+    ahead: list[str]
+
+
 def _tile(
     s: Schedule,
     block: str,
     found: Contraction,
     tile: Tile,
     loops: dict[Var, str],
-    target: Target,
     chunk: int | None,
-) -> tuple[list[str], str, list[str]]:
-    """Split, order and bind the loops; those outside of the tile, the one over panels, and the one
-    over tiles of rows that stands inside of them, if any.
-    """
+) -> _Nest:
+    """Split, order and bind the loops."""
     column = loops[tile.vector_axis]
     panel, *vectors = _split(s, column, tile.vectors, tile.lanes)
     inner: list[str] = []
@@ -154,12 +169,11 @@ def _tile(
     home = [*outer, *near, *outer_row][-1]
     tail = (*inner, *vectors)
     if chunk is None:
-        _in_registers(s, block, found, home, steps[0], tail)
+        hold_sums(s, block, home, steps[0], len(tail))
     else:
-        _in_chunks(s, block, found, tile, outer[-1], home, tail)
-    register = only_store(block_of(s, block))
-    assert register is not None
-    lanes_last(s, register.buffer.name, found, tile.vector_axis)
+        _in_chunks(s, block, tile, outer[-1], home, len(tail))
+    bind_tile(s, tail)
+    lanes_last(s, block, tile.vector_axis)
     decided = _decided_with(found, tile)
     if decided:
         for name in (*outer_row, *(loops[v] for v in decided)):
@@ -169,75 +183,35 @@ def _tile(
     if not decided and small and len(steps) > 1 and last is not None and last <= _UNROLLED_STEPS:
         s.unroll(steps[-1])
     between = [] if tile.vector_axis in both else outer[outer.index(panel) + 1 :]
-    part, ahead = (near[0], near[1:]) if near else (panel, between)
-    bytes_ahead = part_bytes(found, tile, chunk)
-    if tile.packed and bytes_ahead is not None:
-        name = found.operands[tile.vector].buffer.name
-        prefetch_panels(s, name, bytes_ahead, target, part, [*ahead, *outer_row, steps[0]])
-    return outer, panel, [] if decided or near else outer_row
+    ahead = near[1:] if near else between
+    part = [*outer, *near[:1]] if near else outer[: outer.index(panel) + 1]
+    rows = [] if decided or near else outer_row
+    return _Nest(outer, panel, rows, part, [*ahead, *outer_row, steps[0]])
 
 
-def _in_registers(
-    s: Schedule, block: str, found: Contraction, home: str, first: str, tile: tuple[str, ...]
-) -> None:
-    """Hold the sums of a tile in registers from the first step to the last, and let what follows
-    take them from there.
-    """
-    follower = follower_of(s, block)
-    if follower is None:
-        follower = s.cache_write(block, "register")
-    else:
-        s.set_scope(found.output.name, "register")
-    fresh = s.reverse_compute_at(follower, home)
-    before = frozenset(s.loops())
-    s.decompose_reduction(block, first)
-    started = [name for name in s.loops() if name not in before]
-    for names in (started, tile, fresh):
-        _bind(s, names[-len(tile) :])
-
-
-def _in_chunks(
-    s: Schedule,
-    block: str,
-    found: Contraction,
-    tile: Tile,
-    panel: str,
-    home: str,
-    inner: tuple[str, ...],
-) -> None:
+def _in_chunks(s: Schedule, block: str, tile: Tile, panel: str, home: str, depth: int) -> None:
     """Hold the sums of a tile in registers during a chunk of the reduction; between chunks those of
     all tiles lie in memory, and what follows takes them from there.
     """
     follower = follower_of(s, block)
     if follower is not None:
-        lanes_last(s, found.output.name, found, tile.vector_axis)
+        lanes_last(s, block, tile.vector_axis)
         _vectorize_rows(s, follower, s.reverse_compute_at(follower, panel), tile.lanes)
     before = frozenset(s.loops())
     s.cache_inplace(block, home, "register")
     moved = [name for name in s.loops() if name not in before]
-    for start in range(0, len(moved), len(inner)):
-        _bind(s, moved[start : start + len(inner)])
-    _bind(s, inner)
+    for start in range(0, len(moved), depth):
+        bind_tile(s, moved[start : start + depth])
 
 
 def _vectorize_rows(s: Schedule, block: str, loops: tuple[str, ...], lanes: int) -> None:
     """Run the loop along which a block's results are neighbours as lanes, inside of the others."""
-    store = only_store(block_of(s, block))
     around = {x.var.name: x for x in enclosing_loops(s.function, block_of(s, block))}
-    bindings = {i.var: i.binding for i in block_of(s, block).iters}
-    assert store is not None
-    place = Load(store.buffer, tuple(substitute(i, bindings) for i in store.indices))
+    place = place_of(s, block)
     lane = next((x for x in loops if stride_of(place, around[x].var) == 1), None)
     if lane is not None:
         s.reorder(*(x for x in loops if x != lane), lane)
         vectorize_loop(s, around[lane], lanes)
-
-
-def _bind(s: Schedule, names: Sequence[str]) -> None:
-    """Run the last loop as lanes and repeat those around it."""
-    for name in names[:-1]:
-        s.unroll(name)
-    s.vectorize(names[-1])
 
 
 def _decided_with(found: Contraction, tile: Tile) -> tuple[Var, ...]:

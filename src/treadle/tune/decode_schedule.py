@@ -22,14 +22,13 @@ from treadle.schedule.trace import Schedule
 from treadle.target import Target
 from treadle.tune.blocks import (
     block_of,
-    contraction_of,
-    follower_of,
     lanes_last,
     loop_of_axis,
     loops_of_axes,
 )
 from treadle.tune.contraction import Contraction, as_contraction
 from treadle.tune.parallel import spread
+from treadle.tune.register_tile import bind_tile, hold_sums
 
 _VECTORS = 4
 """Vectors in a panel of columns."""
@@ -342,23 +341,9 @@ class _Tile:
 
     def follow(self, home: str, step: str, tile: list[str]) -> None:
         """Hold the sums of a tile in registers, and let the block that takes them do so there."""
-        s, output = self.s, self.plan.found.output
-        follower = follower_of(s, self.block)
-        if follower is None:
-            follower = s.cache_write(self.block, "register")
-        else:
-            s.set_scope(output.name, "register")
-        register = contraction_of(s, self.block).output.name
-        fresh = s.reverse_compute_at(follower, home)
-        before = frozenset(s.loops())
-        s.decompose_reduction(self.block, step)
-        started = [name for name in s.loops() if name not in before]
-        for names in (started, tile, list(fresh)):
-            *rows, lane = names[-len(tile) :]
-            for name in rows:
-                s.unroll(name)
-            s.vectorize(lane)
-        lanes_last(s, register, self.plan.found, self.plan.column.var)
+        hold_sums(self.s, self.block, home, step, len(tile))
+        bind_tile(self.s, tile)
+        lanes_last(self.s, self.block, self.plan.column.var)
 
     def decode_at(self, step: str, width: int) -> None:
         """Decode what one step needs, right there."""

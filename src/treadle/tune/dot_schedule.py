@@ -16,9 +16,10 @@ from treadle.schedule.index_map import IndexMap
 from treadle.schedule.intrinsics import find_intrinsic
 from treadle.schedule.trace import Schedule
 from treadle.target import Target
-from treadle.tune.blocks import contraction_of, follower_of, lanes_last, loops_of_axes
+from treadle.tune.blocks import follower_of, lanes_last, loops_of_axes
 from treadle.tune.contraction import Contraction, as_contraction, can_pack, extent_of, stride_of
 from treadle.tune.parallel import fills, spread
+from treadle.tune.register_tile import hold_sums
 
 # The types of the broadcast operand, the packed one and the sum; family and group.
 _FAMILIES: dict[tuple[DType, DType, DType], tuple[str, int]] = {
@@ -134,18 +135,28 @@ def schedule_dot(
     loops = loops_of_axes(s.function, found.block)
     if len(loops) != len(found.block.iters):
         return False
-    follower = follower_of(s, block) or s.cache_write(block, "global")
+    own_result(s, block)
     packed = load.buffer.name
     copied = load.buffer not in constants
     if copied:
         packed = s.cache_read(block, packed, "global")
     s.transform_layout(packed, panels(found, plan))
-    outer, rows = tile_nest(s, block, follower, found, plan, loops)
+    outer, rows = tile_nest(s, block, found, plan, loops)
     if copied:
         pack(s, packed, found, plan, threads)
     if threads > 1:
         spread(s, outer if fills(s, outer, threads) else [*outer, *rows])
     return True
+
+
+def own_result(s: Schedule, block: str) -> None:
+    """Let a block store to a buffer of the function's own, so that its columns can be padded.
+
+    Raises:
+        ScheduleError: E03xx if an instruction does not apply.
+    """
+    if follower_of(s, block) is None:
+        s.cache_write(block, "global")
 
 
 def pack(s: Schedule, copy: str, found: Contraction, plan: DotPlan, threads: int) -> None:
@@ -197,7 +208,7 @@ def panels(found: Contraction, plan: DotPlan) -> IndexMap:
 
 
 def tile_nest(
-    s: Schedule, block: str, follower: str, found: Contraction, plan: DotPlan, loops: dict[Var, str]
+    s: Schedule, block: str, found: Contraction, plan: DotPlan, loops: dict[Var, str]
 ) -> tuple[list[str], list[str]]:
     """Split, order and bind the loops of a contraction whose packed operand is packed; those
     outside of the tile, and the one over tiles of rows inside of them, if any.
@@ -224,24 +235,9 @@ def tile_nest(
     outer = [*batch, panel, *rest]
     is_float = found.output.dtype.is_float
     s.reorder(*outer, *outer_row, *steps, *inner, *vectors, inside, reassociate=is_float)
-    output = contraction_of(s, block).output.name
-    s.set_scope(output, "register")
-    fresh = s.reverse_compute_at(follower, [*outer, *outer_row][-1])
-    before = frozenset(s.loops())
-    s.decompose_reduction(block, steps[0])
-    started = [name for name in s.loops() if name not in before]
-    _bind(s, started, len(inner) + len(vectors))
-    _bind(s, fresh, len(inner) + len(vectors))
-    lanes_last(s, output, found, plan.column.var)
+    hold_sums(s, block, [*outer, *outer_row][-1], steps[0], len(inner) + len(vectors))
+    lanes_last(s, block, plan.column.var)
     s.tensorize(vectors[-1], plan.intrin, reassociate=is_float)
     for name in (*inner, *vectors[:-1]):
         s.unroll(name)
     return outer, outer_row
-
-
-def _bind(s: Schedule, loops: tuple[str, ...] | list[str], count: int) -> None:
-    """The innermost loops over the tile: the last one as lanes, the others unrolled."""
-    *rows, lanes = loops[-count:]
-    for name in rows:
-        s.unroll(name)
-    s.vectorize(lanes)

@@ -24,6 +24,7 @@ from treadle.tune.blocks import block_of, loop_of_axis, loops_of_axes
 from treadle.tune.contraction import Contraction, as_contraction
 from treadle.tune.decode_schedule import maker_of, panels_of, radices_of
 from treadle.tune.parallel import spread
+from treadle.tune.register_tile import bind_tile, hold_sums, start_sums
 
 _QUAD = 4
 """Steps that a dot product of bytes adds at once."""
@@ -228,24 +229,9 @@ class _Plan:
         rest = [loops[i.var] for i in rows[:-1]]
         around = [] if row is None else [home]
         s.reorder(*rest, panel, part, *around, group, *inner, vector, lane)
-        output = store.buffer
-        follower = self.follower(output)
-        if follower is None:
-            follower = s.cache_write(plan.taker, "register")
-        else:
-            s.set_scope(output.name, "register")
-        fresh = s.reverse_compute_at(follower, home)
-        self.started(plan.taker, group, len(inner) + 2)
-        for names in ([*inner, vector, lane], list(fresh)):
-            self.bind(names[-len(inner) - 2 :])
+        hold_sums(s, plan.taker, home, group, len(inner) + 2)
+        bind_tile(s, [*inner, vector, lane])
         return [*rest, panel, part, *around], group, height, wide
-
-    def follower(self, output: Buffer) -> str | None:
-        """The block that takes the result, if that is a temporary."""
-        if output in self.s.function.buffers:
-            return None
-        users = [b.name for b in blocks(self.s.function) if output in buffers_read((b,))]
-        return next((name for name in users if name != self.plan.taker), None)
 
     def place_sums(self, group: str, rows: int, wide: int) -> None:
         """Add up the products of one group where they are taken."""
@@ -265,7 +251,7 @@ class _Plan:
         part, quad, inside = s.split(step, (None, plan.unit // _QUAD, _QUAD))
         s.reorder(quad, part, *others, vector, lane, inside)
         s.set_scope(plan.found.output.name, "register")
-        self.started(block, quad, len(others) + 2)
+        start_sums(s, block, quad, len(others) + 2)
         self.place_codes(part, wide)
         s.tensorize(lane, self.intrinsic)
         for name in (part, *others, vector):
@@ -297,18 +283,6 @@ class _Plan:
         vector, lane = s.split(column, (wide, self.lanes))
         s.unroll(vector)
         s.vectorize(s.fuse(lane, step))
-
-    def started(self, block: str, loop: str, depth: int) -> None:
-        """Start a sum before a loop, in vectors."""
-        before = frozenset(self.s.loops())
-        self.s.decompose_reduction(block, loop)
-        self.bind([name for name in self.s.loops() if name not in before][-depth:])
-
-    def bind(self, names: list[str]) -> None:
-        """The innermost loops over a tile: the last one as lanes, the others unrolled."""
-        for name in names[:-1]:
-            self.s.unroll(name)
-        self.s.vectorize(names[-1])
 
 
 def _quads(rank: int, place: int, width: int) -> IndexMap:

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from treadle.base.errors import ScheduleError
 from treadle.expr.dtype import DType, f32
 from treadle.expr.scalar import int_value
 from treadle.expr.simplify import simplify
 from treadle.ir.analysis import find_loop
 from treadle.schedule.trace import Schedule
+from treadle.tune.attempt import attempt
 
 
 def pack_lanes(s: Schedule, column: str, others: Sequence[str], lanes: int, dtype: DType) -> None:
@@ -18,14 +18,13 @@ def pack_lanes(s: Schedule, column: str, others: Sequence[str], lanes: int, dtyp
     Raises:
         ScheduleError: E03xx if an instruction does not apply.
     """
-    trial = Schedule(s.function, s.trace)
-    try:
-        if others and dtype == f32:
+    if others and dtype == f32:
+
+        def by_tiles(trial: Schedule) -> None:
             _transpose(trial, column, others, lanes)
-            s.function, s.trace = trial.function, trial.trace
+
+        if attempt(s, by_tiles, optional=True):
             return
-    except ScheduleError:
-        pass
     group, lane = s.split(column, (None, lanes))
     s.reorder(group, *others, lane)
     s.vectorize(lane)

@@ -2,12 +2,12 @@
 
 from math import prod
 
-from treadle.base.errors import ScheduleError
 from treadle.expr.scalar import int_value
 from treadle.expr.simplify import simplify
 from treadle.ir.analysis import find_loop
 from treadle.ir.tensor import For
 from treadle.schedule.trace import Schedule
+from treadle.tune.attempt import attempt
 
 _UNEVEN = 1.25
 """How much longer the busiest thread may take than with equal shares."""
@@ -27,13 +27,8 @@ def spread(s: Schedule, names: list[str]) -> None:
     if not found:
         return
     chain = _chain(found)
-    trial = Schedule(s.function, s.trace)
-    try:
-        trial.parallel(trial.fuse(*chain) if len(chain) > 1 else chain[0])
-    except ScheduleError:
+    if len(chain) == 1 or not attempt(s, lambda t: t.parallel(t.fuse(*chain)), optional=True):
         s.parallel(chain[0])
-        return
-    s.function, s.trace = trial.function, trial.trace
 
 
 def fills(s: Schedule, names: list[str], threads: int) -> bool:

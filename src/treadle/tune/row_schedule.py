@@ -5,7 +5,6 @@ lanes.
 from itertools import pairwise
 from math import prod
 
-from treadle.base.errors import ScheduleError
 from treadle.expr.scalar import Expr, Var, int_value, substitute, variables
 from treadle.expr.simplify import simplify
 from treadle.expr.terms import split_linear
@@ -15,6 +14,7 @@ from treadle.passes.kinds import only_store
 from treadle.schedule.dependence import reduction_of
 from treadle.schedule.trace import Schedule
 from treadle.target import Target
+from treadle.tune.attempt import attempt
 from treadle.tune.blocks import block_of
 from treadle.tune.parallel import spread
 from treadle.tune.spatial_schedule import can_fuse, lanes_of, order_loops, vectorize_loop
@@ -227,17 +227,15 @@ def _sum_while_computing(
     size = sizes.pop() if [len(nest) for nest in nests] == [1, 1] and len(sizes) == 1 else None
     if size is None or size % width or not any(i.kind == "reduce" for i in block.iters):
         return False
-    trial = Schedule(s.function, s.trace)
-    try:
+
+    def at_once(trial: Schedule) -> None:
         steps, lane = trial.split(nests[0][0].var.name, (None, width))
         partial = _partials(trial, name, nests[1][0], width)
         trial.merge(steps, enclosing_loops(trial.function, block_of(trial, partial))[-2].var.name)
         _combine(trial, partial, name)
         trial.vectorize(lane)
-    except ScheduleError:
-        return False
-    s.function, s.trace = trial.function, trial.trace
-    return True
+
+    return attempt(s, at_once, optional=True)
 
 
 def _partials(s: Schedule, name: str, inner: For, width: int) -> str:

@@ -17,9 +17,10 @@ from treadle.ir.tensor import IterVar
 from treadle.passes.kinds import only_store
 from treadle.schedule.trace import Schedule
 from treadle.target import Target
-from treadle.tune.blocks import block_of, follower_of, lanes_last, loops_of_axes
+from treadle.tune.blocks import block_of, lanes_last, loops_of_axes
 from treadle.tune.contraction import NEAR, Contraction, as_contraction, destination, stride_of
 from treadle.tune.parallel import spread
+from treadle.tune.register_tile import bind_tile, hold_sums
 from treadle.tune.spatial_schedule import lanes_of, vectorize_loop
 
 _ROWS = 14
@@ -132,23 +133,10 @@ def _in_registers(
     first: str,
 ) -> None:
     """Sum in registers, and let what follows take the sums from there."""
-    follower = follower_of(s, block)
-    if follower is None:
-        follower = s.cache_write(block, "register")
-    else:
-        s.set_scope(found.output.name, "register")
-    store = only_store(block_of(s, block))
-    assert store is not None
-    fresh = s.reverse_compute_at(follower, home)
-    before = frozenset(s.loops())
-    s.decompose_reduction(block, first)
-    started = [name for name in s.loops() if name not in before]
-    for *rows, last in (started[-2:], tile, fresh[-2:]):
-        for name in rows:
-            s.unroll(name)
-        s.vectorize(last)
+    hold_sums(s, block, home, first, 2)
+    bind_tile(s, tile)
     if lane.var in found.result:
-        lanes_last(s, store.buffer.name, found, lane.var)
+        lanes_last(s, block, lane.var)
 
 
 def _place_borders(s: Schedule, found: Contraction, home: str, target: Target) -> None:
