@@ -104,6 +104,25 @@ def test_every_type_of_floats(dtype):
     check(op, exe, batch(sizes, RAGGED, dtype), dtype)
 
 
+@pytest.mark.parametrize("step", [3.0, -3.0, 40.0, 0.2])
+def test_scores_that_grow_or_fall_from_key_to_key(step):
+    sizes = heads, _, d, _, _ = SIZES["one head for each"]
+    arrays = batch(sizes, [(0, 90), (80, 81)])
+    q, keys, table, sequences = arrays[0], arrays[1], arrays[3], arrays[4]
+    q[:], q[..., 0] = 0, np.sqrt(d)
+    for number, page in enumerate(table[0]):
+        keys[page, :, 0] = step * (16 * number + np.arange(16))
+    arrays[4] = np.zeros_like(sequences)
+    op = PagedAttention()
+    check(op, compiled_here(ir(program(op, f32, sizes))), arrays, f32)
+    nan = arrays[0].copy()
+    nan[7, 1] = np.nan
+    found = compiled_here(ir(program(op, f32, sizes)))(nan, *arrays[1:])
+    assert np.isnan(found[7, 1]).all()
+    assert np.isfinite(np.delete(found, 7, 0)).all()
+    assert found.shape[1] == heads
+
+
 def test_slopes_shift_scores_by_distance():
     op, sizes = PagedAttention(softcap=3.0), SIZES["shared by four"]
     exe = compiled_here(ir(program(op, f32, sizes, slopes=True)))

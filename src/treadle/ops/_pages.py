@@ -4,7 +4,8 @@ Some neighbouring tokens go together where they belong to one sequence, as in a 
 goes alone. They take one page after another and keep, for each of their rows (a token and a head of
 queries), the largest score so far, the weights that were added up in units of its exponential, and
 the values that were added by these weights (Milakov and Gimelshein, "Online normalizer calculation
-for softmax", arXiv 1805.02867).
+for softmax", arXiv 1805.02867). The unit stays as long as no score is much larger, since weights
+somewhat above one are as exact: then nothing that was added up has to be scaled.
 """
 
 from collections.abc import Callable, Sequence
@@ -43,6 +44,8 @@ _WIDEST = 64
 """Values of one row that are added up at a time."""
 _APART = 4
 """Sums that a score of a single row is added up in: one addition need not wait for the other."""
+_MARGIN = 8.0
+"""How far a score may lie above the one whose exponential is the unit of weights."""
 _LOWEST = {16: -3.0e38, 32: -3.0e38, 64: -1.7e308}
 """Lower than any score: what is not seen has no weight beside it."""
 
@@ -205,9 +208,9 @@ class _Walk:
 
 @dataclass(frozen=True)
 class _Page:
-    """What page ``number`` adds to the state of the rows of a walk: ``top`` is the largest score so
-    far, ``total`` and ``added`` the weights and the values by weight, in units of the exponential
-    of ``top``.
+    """What page ``number`` adds to the state of the rows of a walk: ``top`` is about the largest
+    score so far, ``total`` and ``added`` the weights and the values by weight, in units of the
+    exponential of ``top``.
     """
 
     walk: _Walk
@@ -267,7 +270,7 @@ class _Page:
         return seen if window is None else seen & (self.key(offset) > place - window)
 
     def statements(self, row: Var) -> Body:
-        """The scores of the page, the weights, the state in units of the new largest score."""
+        """The scores of the page, the weights, the state with them."""
         w = self.walk
         keys, table = w.inputs[1], w.inputs[3]
         points = (w.rows, w.sizes.places)
@@ -275,7 +278,7 @@ class _Page:
         page = w.f.variable()
         products = w.buffer("products", w.sums, *points, registers=True)
         weights = w.buffer("weights", *points)
-        best, unit = w.buffer("best", w.rows), w.buffer("unit", w.rows)
+        excess, most = w.buffer("excess", w.sizes.places), w.buffer("most", 1)
         never = Const(_LOWEST[w.dtype.bits], w.dtype)
 
         def score(r: Var, o: Var) -> Stmt:
@@ -283,14 +286,17 @@ class _Page:
             seen = select(self.sees(r, o), self.scored(product, r, o), never)
             return Store(weights, (r, o), seen)
 
+        def exceed(r: Var, o: Var) -> Stmt:
+            return Store(excess, (o,), maximum(excess[o], weights[r, o] - self.top[r]))
+
         def weight(r: Var, o: Var) -> Stmt:
-            power = apply("exp", weights[r, o] - best[r])
-            seen = select(weights[r, o] > never, power, Const(0, w.dtype))
+            power = apply("exp", weights[r, o] - self.top[r])
+            seen = select(weights[r, o] <= never, Const(0, w.dtype), power)
             return Store(weights, (r, o), seen)
 
         return (
             Let(page, named),
-            *(Allocate(b) for b in (products, weights, best, unit)),
+            *(Allocate(b) for b in (products, weights, excess, most)),
             w.each(
                 (w.sums, *points), lambda k, r, o: Store(products, (k, r, o), Const(0, w.dtype))
             ),
@@ -299,16 +305,39 @@ class _Page:
                 lambda d, o, k: self.product(products, page, d, o, k),
             ),
             w.each(points, score),
+            w.each((w.sizes.places,), lambda o: Store(excess, (o,), never)),
+            w.each(points, exceed),
+            Store(most, (const(0),), never),
+            w.each(
+                (w.sizes.places,), lambda o: Store(most, (const(0),), maximum(most[0], excess[o]))
+            ),
+            # A score that is no number concerns its own row only.
+            If(~(most[0] <= Const(_MARGIN, w.dtype)), self.rise(weights)),
+            w.each(points, weight),
+            w.each(
+                points, lambda r, o: Store(self.total, (r, o), self.total[r, o] + weights[r, o])
+            ),
+            self.values(page, weights),
+        )
+
+    def rise(self, weights: Buffer) -> Body:
+        """Let the unit of each row be the exponential of its largest score so far."""
+        w = self.walk
+        best, unit = w.buffer("best", w.rows), w.buffer("unit", w.rows)
+        points = (w.rows, w.sizes.places)
+
+        def scale(r: Var, part: Var, e: Var) -> Stmt:
+            place = w.at(part, e)
+            return Store(self.added, (r, place), self.added[r, place] * unit[r])
+
+        return (
+            *(Allocate(b) for b in (best, unit)),
             w.each((w.rows,), lambda r: Store(best, (r,), self.top[r])),
             w.each(points, lambda r, o: Store(best, (r,), maximum(best[r], weights[r, o]))),
             w.each((w.rows,), lambda r: Store(unit, (r,), apply("exp", self.top[r] - best[r]))),
             w.each((w.rows,), lambda r: Store(self.top, (r,), best[r])),
-            w.each(points, weight),
-            w.each(
-                points,
-                lambda r, o: Store(self.total, (r, o), self.total[r, o] * unit[r] + weights[r, o]),
-            ),
-            self.values(page, weights, unit),
+            w.each(points, lambda r, o: Store(self.total, (r, o), self.total[r, o] * unit[r])),
+            w.each((w.rows, *w.panels), scale),
         )
 
     def product(self, products: Buffer, page: Var, step: Var, o: Var, k: Var) -> Body:
@@ -337,7 +366,7 @@ class _Page:
             score = score + slope * cast(self.key(o) - place, w.dtype)
         return score
 
-    def values(self, page: Var, weights: Buffer, unit: Buffer) -> Stmt:
+    def values(self, page: Var, weights: Buffer) -> Stmt:
         """Add the values by weight, a panel of each at a time, over the keys that a token sees."""
         w = self.walk
         parts, panel = w.panels
@@ -350,8 +379,7 @@ class _Page:
 
         def keep(r: Var, e: Var) -> Stmt:
             place = w.at(part, e)
-            old = self.added[r, place] * unit[r]
-            return Store(self.added, (r, place), old + gain[r, e])
+            return Store(self.added, (r, place), self.added[r, place] + gain[r, e])
 
         loaded = Let(value, cast(w.inputs[2][page, self.shared, o, w.at(part, e)], w.dtype))
         terms: Body = (For(e, const(panel), (loaded, w.each((w.rows,), add))),)
