@@ -1,32 +1,17 @@
 """``treadle generate``: a language model continues a text."""
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from treadle.base.errors import OptionError
+from treadle.cli.language import Folder, RandomWeights, Rows, Weights, load_model
 from treadle.cli.parameters import Threads
-from treadle.cli.progress import progress
 from treadle.cli.report import err
 
 if TYPE_CHECKING:
     from treadle.language import LanguageModel
-
-Folder = Annotated[
-    Path,
-    typer.Argument(
-        metavar="FOLDER", help="A folder with config.json, *.safetensors and tokenizer.json."
-    ),
-]
-Weights = Annotated[
-    str, typer.Option("--weights", help="How matrices are kept: f32, bf16, int8 or int4.")
-]
-Rows = Annotated[
-    str,
-    typer.Option("--rows", help="What meets quantized weights: f32, or rounded to i16 or i8."),
-]
 
 
 def generate(
@@ -60,24 +45,14 @@ def generate(
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of the choices.")] = None,
     weights: Weights = "f32",
     rows: Rows = "f32",
-    random: Annotated[
-        bool, typer.Option("--random-weights", help="Do not read weights; draw them.")
-    ] = False,
+    random: RandomWeights = False,
     threads: Threads = None,
 ) -> None:
     """Continue a text with the language model of FOLDER, and show how fast that went."""
-    from treadle.language import LanguageModel, Sampling
+    from treadle.language import Sampling
 
     sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed)
-    with progress(f"compiling {folder.name}") as report:
-        model = LanguageModel.load(
-            folder,
-            weights=weights,
-            rows=rows,
-            random=random,
-            threads=threads,
-            progress=report,
-        )
+    model = load_model(folder, weights, rows, random, threads)
     start = model.tokens_of(_prompt(model, prompt, tokens, chat))
     began = time.perf_counter()
     first = began

@@ -9,9 +9,8 @@ from typing import Annotated
 import typer
 
 from treadle.base.errors import OptionError
-from treadle.cli.generate import Folder, Rows, Weights
+from treadle.cli.language import Folder, RandomWeights, Rows, Weights, load_model
 from treadle.cli.parameters import Threads
-from treadle.cli.progress import progress
 from treadle.cli.report import out
 
 _PACKAGES = ("jinja2", "pydantic", "starlette", "tokenizers", "uvicorn")
@@ -27,9 +26,7 @@ def serve(
     ] = None,
     weights: Weights = "f32",
     rows: Rows = "f32",
-    random: Annotated[
-        bool, typer.Option("--random-weights", help="Do not read weights; draw them.")
-    ] = False,
+    random: RandomWeights = False,
     threads: Threads = None,
     cache: Annotated[
         float, typer.Option("--cache", help="GiB for the keys and values of all requests.")
@@ -67,7 +64,6 @@ def serve(
             f"a server needs {', '.join(missing)}",
             help="pip install 'treadle[language,serve]'",
         )
-    from treadle.language import LanguageModel
     from treadle.serve.schedule import Limits
     from treadle.serve.server import Server, listen, url_of
     from treadle.serve.service import Service
@@ -75,10 +71,7 @@ def serve(
     limits = Limits(running, waiting, step_tokens, max_prompt, max_tokens)
     key = None if key_file is None else _read_key(key_file)
     with listen(host, port) as listener:
-        with progress(f"compiling {folder.name}") as report:
-            model = LanguageModel.load(
-                folder, weights=weights, rows=rows, random=random, threads=threads, progress=report
-            )
+        model = load_model(folder, weights, rows, random, threads)
         service = Service.of(
             model,
             name=name or folder.resolve().name,
