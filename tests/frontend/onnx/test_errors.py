@@ -157,7 +157,7 @@ class TestOperators:
         assert caught.value.place is not None
         assert "Add node" in caught.value.place
 
-    def test_a_branch_that_changes_the_shape_is_refused(self):
+    def test_a_branch_that_changes_the_shape_needs_a_known_condition(self):
         error = error_of(
             graph("""
             m (bool c, float[2] x) => (float[?] y) {
@@ -167,4 +167,5 @@ class TestOperators:
                 >
             }""")
         )
-        assert error.code == "E0606"
+        assert error.code == "E0603"
+        assert "constants={'c': array}" in str(error)

@@ -10,7 +10,7 @@ from treadle.expr.dtype import boolean, i64
 from treadle.expr.scalar import int_value
 from treadle.frontend.onnx.compose import axis_of, concat, insert_axis, permute, pick, reshape
 from treadle.frontend.onnx.converter import converter
-from treadle.frontend.onnx.loops import UNROLLED, check_same, repeat, scan_over
+from treadle.frontend.onnx.loops import UNROLLED, check_same, is_same, repeat, scan_over
 from treadle.frontend.onnx.region import Region, Site, unknown
 from treadle.frontend.onnx.rules import paired, require
 from treadle.frontend.onnx.value import Known, Operand
@@ -43,6 +43,8 @@ def branch(
     if not all(x.is_tensor for x in (*first, *second)):
         raise unknown(condition, "the length of a sequence", site.place)
     for a, b in zip(first, second, strict=True):
+        if condition.sources and not is_same(a.type, b.type):
+            raise unknown(condition, "the shape of what a branch gives", site.place)
         check_same(a.type, b.type, "a result of a branch")
     results = [then.traced(a) for a in first], [orelse.traced(b) for b in second]
     then.take_all(orelse)

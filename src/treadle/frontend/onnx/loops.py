@@ -27,15 +27,16 @@ Body = Callable[[Region, Traced, list[Traced]], tuple[Traced | None, list[Traced
 Step = Callable[[Region, list[Traced], list[Traced]], tuple[list[Traced], list[Traced]]]
 
 
+def is_same(a: TensorType, b: TensorType) -> bool:
+    """Whether two types are known to be equal."""
+    alike = a.dtype == b.dtype and a.ndim == b.ndim
+    known = a.shape is not None and b.shape is not None
+    return alike and known and same_dims(a.dims, b.dims)
+
+
 def check_same(before: TensorType, after: TensorType, what: str) -> None:
     """E0606 unless two types are equal."""
-    same = before.dtype == after.dtype and before.ndim == after.ndim
-    if (
-        not same
-        or before.shape is None
-        or after.shape is None
-        or not same_dims(before.dims, after.dims)
-    ):
+    if not is_same(before, after):
         raise ModelImportError(
             "E0606",
             f"{what} changes its type from {before} to {after}",
