@@ -24,6 +24,13 @@ def test_compile_writes_an_artifact_that_loads_and_runs(cli):
     np.testing.assert_allclose(treadle.load(path, threads=1)(x), scaled(x), rtol=1e-6)
 
 
+def test_a_bound_holds_when_the_artifact_runs(cli, tmp_path):
+    path = tmp_path / "bounded.treadle"
+    cli.ok("compile", cli.model, "-o", path, "--bound", "n=3", "--static-memory")
+    cli.ok("run", path, "--dim", "n=3")
+    assert "n <= 3" in cli.refused("run", path, "--dim", "n=4")
+
+
 def test_compile_names_the_artifact_after_the_model(cli):
     cli.ok("compile", cli.model)
     assert (cli.folder / "scaled.treadle").is_file()

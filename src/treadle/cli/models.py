@@ -2,8 +2,9 @@
 
 import importlib.util
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from treadle.base.errors import ModelImportError
@@ -71,9 +72,11 @@ def compiled(
     threads: int | None = None,
     numerics: str = "default",
     libraries: Sequence[str] | None = None,
+    bounds: Mapping[str, int] = MappingProxyType({}),
+    static_memory: bool = False,
 ) -> Executable:
     """Compile the model at ``path``, with a progress bar; ``libraries`` are the names of those that
-    may compute parts of it.
+    may compute parts of it, and the rest is as for ``treadle.compile``.
 
     Raises:
         TreadleError: what the front end and the compiler say.
@@ -86,6 +89,8 @@ def compiled(
             threads=threads,
             numerics=numerics,
             libraries=given,
+            bounds=bounds,
+            static_memory=static_memory,
             progress=report,
         )
 
