@@ -32,7 +32,17 @@ SETTINGS: dict[str, dict[str, Any]] = {
             "original_max_position_embeddings": 32,
         },
     },
-    "qwen2": {**_USUAL, "num_key_value_heads": 2, "tie_word_embeddings": True},
+    "qwen2": {
+        **_USUAL,
+        "num_key_value_heads": 2,
+        "tie_word_embeddings": True,
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "rope_theta": 10000.0,
+            "factor": 4.0,
+            "original_max_position_embeddings": 64,
+        },
+    },
     "mistral": {**_USUAL, "num_key_value_heads": 2, "head_dim": 24, "sliding_window": 20},
     "gemma": {**_USUAL, "num_key_value_heads": 1, "head_dim": 32},
     "gemma2": {

@@ -27,6 +27,8 @@ except ImportError:  # bfloat16 is then for PyTorch tensors only
 ALIGNMENT = 64
 # Scratch memory from this size on is mapped by itself.
 _MAPPED_BYTES = 1 << 20
+_LARGE_PAGE = 1 << 21
+_PIECE_BYTES = 1 << 26
 
 ITEM_BYTES = {
     "f16": 2, "bf16": 2, "f32": 4, "f64": 8, "i8": 1, "i16": 2, "i32": 4, "i64": 8,
@@ -109,13 +111,66 @@ def scratch(count: int) -> np.ndarray:
     """
     if count < _MAPPED_BYTES:
         return empty_aligned((count,), np.dtype(np.uint8))
+    return _mapped(count)
+
+
+class Slab:
+    """Memory for arrays that are used together, such as the weights of a program: they lie one
+    after another in large pages, where the system has such, and are streamed faster for it.
+
+    ``expected`` is how many bytes they have together, about; what no array has is not taken. Memory
+    comes in pieces, and each is given back when all of its arrays are dropped.
+    """
+
+    def __init__(self, expected: int) -> None:
+        self._piece = min(expected, _PIECE_BYTES)
+        self._free = np.empty(0, np.uint8)
+
+    def zeros(self, shape: Sequence[int], dtype: np.dtype[Any]) -> np.ndarray:
+        """A new C-contiguous array of zeros, on a 64-byte boundary.
+
+        Raises ``RuntimeFault`` E0708 if there is no memory for it.
+        """
+        count = math.prod(shape) * dtype.itemsize
+        taken = -(-count // ALIGNMENT) * ALIGNMENT
+        if taken > self._free.nbytes:
+            self._free = _blank(max(taken, self._piece))
+        array, self._free = self._free[:count], self._free[taken:]
+        return array.view(dtype).reshape(shape)
+
+    def copy(self, array: np.ndarray) -> np.ndarray:
+        """A copy of ``array``, C-contiguous, on a 64-byte boundary."""
+        made = self.zeros(array.shape, array.dtype)
+        made[...] = array
+        return made
+
+
+def _blank(count: int) -> np.ndarray:
+    """Zeros on a 64-byte boundary, many of them mapped by themselves."""
+    if count >= _MAPPED_BYTES:
+        return _mapped(count)
+    found = empty_aligned((count,), np.dtype(np.uint8))
+    found[...] = 0
+    return found
+
+
+def _mapped(count: int) -> np.ndarray:
+    """Zeros on a boundary of the system's large pages, in such where they are to be had.
+
+    Raises ``RuntimeFault`` E0708 if there is no memory for it.
+    """
     try:
-        pages = mmap.mmap(-1, count)
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            # Memory that is shared with children has large pages on few systems.
+            pages = mmap.mmap(-1, count + _LARGE_PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            pages.madvise(mmap.MADV_HUGEPAGE)
+        else:
+            pages = mmap.mmap(-1, count + _LARGE_PAGE)
     except (OSError, OverflowError, ValueError) as error:
         raise cannot_allocate((count,), 1) from error
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        pages.madvise(mmap.MADV_HUGEPAGE)
-    return np.frombuffer(pages, np.uint8)
+    array = np.frombuffer(pages, np.uint8)
+    start = -numpy_pointer(array) % _LARGE_PAGE
+    return array[start : start + count]
 
 
 def aligned(array: np.ndarray) -> np.ndarray:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
+from operator import le
 
 import numpy as np
 
@@ -12,6 +13,68 @@ from treadle_runtime.errors import RuntimeFault
 
 Span = tuple[int, int, int]
 """The first address of an input, the one after its last, and which input it is."""
+
+
+class Given:
+    """What is known of all inputs before a call: those that are bound, with their dimensions and
+    addresses among those of all, and where the ``free`` ones go: which input each is, and the place
+    of its first dimension.
+    """
+
+    __slots__ = ("arrays", "dims", "free", "high", "low", "pointers", "spans")
+
+    def __init__(self, ranks: Sequence[int], arrays: Mapping[int, np.ndarray]) -> None:
+        self.arrays = arrays
+        self.dims = [0] * sum(ranks)
+        self.pointers = [0] * len(ranks)
+        self.spans: list[Span] = []
+        free: list[tuple[int, int]] = []
+        for j, start in enumerate(accumulate(ranks, initial=0)):
+            if j in arrays:
+                pointer = self.pointers[j] = numpy_pointer(arrays[j])
+                self.dims[start : start + ranks[j]] = arrays[j].shape
+                self.spans.append((pointer, pointer + arrays[j].nbytes, j))
+            elif j < len(ranks):
+                free.append((j, start))
+        self.free = tuple(free)
+        self.low = min((s[0] for s in self.spans), default=0)
+        self.high = max((s[1] for s in self.spans), default=0)
+
+    def is_clear_of(self, spans: Sequence[Span]) -> bool:
+        """Whether other inputs lie neither between the bound ones nor in them; false if none is
+        bound.
+        """
+        low, high = self.low, self.high
+        return high > 0 and all([end <= low or start >= high for start, end, _ in spans])
+
+
+class Bound:
+    """An executable whose donated inputs are always the same: call it with the others, in order. It
+    answers as the executable does.
+    """
+
+    __slots__ = ("_call", "_given", "_signature")
+
+    def __init__(
+        self,
+        call: Callable[[Given, tuple[AnyTensor, ...]], AnyTensor],
+        given: Given,
+        signature: str,
+    ) -> None:
+        self._call = call
+        self._given = given
+        self._signature = signature
+
+    def __call__(self, *inputs: AnyTensor) -> AnyTensor:
+        """Run; raises what a call of the executable raises."""
+        if len(inputs) != len(self._given.free):
+            raise RuntimeFault(
+                "E0701",
+                f"{len(inputs)} inputs are given, and {len(self._given.free)} are not bound",
+                notes=(self._signature,),
+                help="pass all inputs that are not donated, in order",
+            )
+        return self._call(self._given, inputs)
 
 
 def check_donated(given: AnyTensor, pointer: int, name: str) -> None:
@@ -33,6 +96,15 @@ def check_donated(given: AnyTensor, pointer: int, name: str) -> None:
         raise _refusal(name, "requires a gradient", f"{name}.detach()")
 
 
+def check_bound(given: AnyTensor, name: str) -> None:
+    """Refuse what cannot stay bound to a donated input: it must be a NumPy array.
+
+    Raises ``RuntimeFault`` E0724.
+    """
+    if type(given) is not np.ndarray:
+        raise _refusal(name, f"is a {type(given).__name__}", "a NumPy array")
+
+
 def _refusal(name: str, why: str, cure: str) -> RuntimeFault:
     return RuntimeFault(
         "E0724",
@@ -46,8 +118,9 @@ def check_apart(spans: Sequence[Span], donated: frozenset[int], names: Sequence[
 
     Raises ``RuntimeFault`` E0724.
     """
-    ordered = sorted(s for s in spans if s[0] < s[1])
-    if all(a[1] <= b[0] for a, b in pairwise(ordered)):
+    ordered = sorted([s for s in spans if s[0] < s[1]])
+    starts, ends = [s[0] for s in ordered], [s[1] for s in ordered]
+    if all(map(le, ends, starts[1:])):
         return
     for n, (start, end, a) in enumerate(ordered):
         for low, _, b in ordered[n + 1 :]:

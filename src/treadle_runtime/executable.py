@@ -28,7 +28,7 @@ from treadle_runtime.array import (
     torch_ready,
 )
 from treadle_runtime.dims import evaluate
-from treadle_runtime.donation import Span, check_apart, check_donated
+from treadle_runtime.donation import Bound, Given, Span, check_apart, check_bound, check_donated
 from treadle_runtime.errors import InternalError, OptionError, RuntimeFault
 from treadle_runtime.library import Callback, NativeFunction
 from treadle_runtime.loader import LoadedCode
@@ -159,6 +159,15 @@ class Executable:
         self._returned = frozenset(k for k, _ in entry.donated)
         self._inputs = self._wanted(self._edge)
         self._output_ranks = tuple(len(spec.dims) for spec in entry.outputs)
+        self._nothing = Given([len(spec.dims) for spec in entry.inputs], {})
+        self._made = tuple(
+            tuple(
+                (k, spec.dtype)
+                for k, spec in enumerate(entry.outputs)
+                if self._stages[k] == stage and k not in self._returned
+            )
+            for stage in range(len(self._later) + 1)
+        )
         self._frames: list[_Frame] = []
         self._lay_out_frame()
         self._last_symbols: tuple[int, ...] | None = None
@@ -202,13 +211,40 @@ class Executable:
         """
         return self._call(inputs, named, 0)
 
+    def bind(self, **donated: np.ndarray) -> Bound:
+        """The function of the other inputs, with these for all donated ones, which are checked now
+        and not at each call: a program's state.
+
+        The arrays must keep their shapes and their memory. Raises what a call raises for them.
+        """
+        names = [spec.name for spec in self._inputs]
+        wanted = {j: names[j] for j in sorted(self._donated)}
+        if not wanted or set(donated) != set(wanted.values()):
+            raise RuntimeFault(
+                "E0701",
+                f"'{self.entry.name}' is bound to {', '.join(donated) or 'nothing'}",
+                notes=(f"donated inputs: {', '.join(wanted.values()) or 'none'}",),
+                help="bind all inputs that are donated, and no others",
+            )
+        arrays = {j: donated[name] for j, name in wanted.items()}
+        spans: list[Span] = []
+        for j, array in arrays.items():
+            pointer, _ = self._take(array, self._inputs[j], self._edge, [])
+            check_bound(array, self._inputs[j].name)
+            spans.append((pointer, pointer + array.nbytes, j))
+        check_apart(spans, self._donated, names)
+        given = Given([spec.rank for spec in self._inputs], arrays)
+        return Bound(self._call_with, given, self.signature)
+
     def _call(self, inputs: tuple[Any, ...], named: Mapping[str, Any], profile: int) -> AnyTensor:
         if named or len(inputs) != len(self._inputs):
             inputs = self._positional(inputs, named)
-        dims: list[int] = []
-        pointers: list[int] = []
+        return self._call_with(self._nothing, inputs, profile)
+
+    def _call_with(self, given: Given, inputs: tuple[Any, ...], profile: int = 0) -> AnyTensor:
+        """Run on ``inputs`` for those that are free in ``given``."""
         keep: list[object] = []
-        edge = self._gather(inputs, dims, pointers, keep)
+        dims, pointers, edge = self._gather(given, inputs, keep)
         frames = self._frames
         try:
             frame = frames.pop()
@@ -237,46 +273,56 @@ class Executable:
                 frames.append(frame)
         if status:
             self._failed(status, returned)
+        arrays = given.arrays or inputs
         for k, j in self.entry.donated:
-            outputs[k] = inputs[j]
+            outputs[k] = arrays[j]
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
     def _gather(
-        self, inputs: tuple[Any, ...], dims: list[int], pointers: list[int], keep: list[object]
-    ) -> TorchEdge | None:
-        """Collect dimensions and pointers; the edge to PyTorch if one input came from there."""
+        self, given: Given, inputs: tuple[Any, ...], keep: list[object]
+    ) -> tuple[list[int], list[int], TorchEdge | None]:
+        """Dimensions and pointers of all inputs; the edge to PyTorch if one came from there. What
+        the pointers need is put into ``keep``.
+        """
         edge = self._edge
-        tensor = None if edge is None else edge.tensor
         torch_given = False
+        dims, pointers = given.dims.copy(), given.pointers.copy()
         spans: list[Span] = []
-        for given, spec in zip(inputs, self._inputs, strict=True):
-            value = given
-            kind = type(value)
-            if kind is tensor:
-                torch_given = True
-                pointer = _torch_pointer(value, spec, edge)
-            elif kind is np.ndarray and value.dtype is spec.numpy and value.flags.c_contiguous:
-                pointer = numpy_pointer(value)
-            else:
-                pointer = -1
-            if pointer < 0 or pointer & spec.mask:
-                value, pointer = self._convert(value, spec)
-                keep.append(value)
-                torch_given = torch_given or not isinstance(value, np.ndarray)
-            shape = value.shape
-            if len(shape) != spec.rank:
-                raise explain_rank(self._spec(spec), shape)
-            if spec.donated and (
-                kind is not np.ndarray or value is not given or not value.flags.writeable
-            ):
-                check_donated(given, pointer, spec.name)
+        for value, (j, start) in zip(inputs, given.free, strict=True):
+            spec = self._inputs[j]
+            pointer, taken = self._take(value, spec, edge, keep)
+            torch_given = torch_given or not isinstance(taken, np.ndarray)
+            dims[start : start + spec.rank] = taken.shape
+            pointers[j] = pointer
             if self._donated:
-                spans.append((pointer, pointer + value.nbytes, len(pointers)))
-            dims.extend(shape)
-            pointers.append(pointer)
-        if self._donated:
-            check_apart(spans, self._donated, [spec.name for spec in self._inputs])
-        return self._edge if torch_given else None
+                spans.append((pointer, pointer + taken.nbytes, j))
+        if self._donated and not given.is_clear_of(spans):
+            names = [spec.name for spec in self._inputs]
+            check_apart([*given.spans, *spans], self._donated, names)
+        return dims, pointers, self._edge if torch_given else None
+
+    def _take(
+        self, given: AnyTensor, spec: _Input, edge: TorchEdge | None, keep: list[object]
+    ) -> tuple[int, Any]:
+        """The address of an input, and what has it: the input itself if it can serve."""
+        value, kind = given, type(given)
+        if kind is np.ndarray:
+            good = value.dtype is spec.numpy and value.flags.c_contiguous
+            pointer = numpy_pointer(value) if good else -1
+        elif edge is not None and kind is edge.tensor:
+            pointer = _torch_pointer(value, spec, edge)
+        else:
+            pointer = -1
+        if pointer < 0 or pointer & spec.mask:
+            value, pointer = self._convert(given, spec)
+            keep.append(value)
+        if len(value.shape) != spec.rank:
+            raise explain_rank(self._spec(spec), value.shape)
+        if spec.donated and (
+            kind is not np.ndarray or value is not given or not value.flags.writeable
+        ):
+            check_donated(given, pointer, spec.name)
+        return pointer, value
 
     def _convert(self, value: AnyTensor, spec: _Input) -> tuple[Any, int]:
         """The slow way for one input: what can serve as it, and its pointer."""
@@ -330,13 +376,11 @@ class Executable:
         edge: TorchEdge | None,
     ) -> None:
         """Allocate the outputs whose shapes a stage is the first to know."""
-        for k, (spec, shape) in enumerate(zip(self.entry.outputs, shapes, strict=True)):
-            if self._stages[k] != stage or k in self._returned:
-                continue
+        for k, dtype in self._made[stage]:
             if edge is not None:
-                outputs[k] = edge.out(shape, spec.dtype)
+                outputs[k] = edge.out(shapes[k], dtype)
             else:
-                outputs[k] = empty_aligned(shape, numpy_dtype(spec.dtype))
+                outputs[k] = empty_aligned(shapes[k], numpy_dtype(dtype))
 
     def _go_on(self, frame: _Frame, outputs: list[Any], edge: TorchEdge | None) -> int:
         """Run the stages after the first, each with memory for what is as large as the values

@@ -57,6 +57,41 @@ def test_a_donated_cache_is_updated_in_place_without_a_copy():
     assert exe.memory().arena <= 64 * len(places)
 
 
+def test_a_bound_cache_is_checked_once_and_updated_by_every_call():
+    module = ir(CACHE.format(donated=", donated=((1, 3), (2, 4))"))
+    exe, arrays = compiled_here(module), cache_inputs()
+    step = exe.bind(keys=arrays[3], values=arrays[4])
+    rest = [*arrays[:3], *arrays[5:]]
+    for _ in range(2):
+        expected = interpreted(module, arrays)
+        found = step(*rest)
+        assert found[1] is arrays[3]
+        assert found[2] is arrays[4]
+        assert_close(found, expected)
+    with pytest.raises(RuntimeFault, match="E0704: input 'q'"):
+        step(arrays[0][0], *rest[1:])
+    with pytest.raises(RuntimeFault, match="E0724: inputs 'k' and 'keys' share memory"):
+        step(rest[0], arrays[3].reshape(-1)[: rest[1].size].reshape(rest[1].shape), *rest[2:])
+    with pytest.raises(RuntimeFault, match="E0701: 6 inputs are given, and 7 are not bound"):
+        step(*rest[1:])
+
+
+def test_what_cannot_be_bound_is_refused():
+    module = ir(CACHE.format(donated=", donated=((1, 3), (2, 4))"))
+    exe, (*_, keys, values, _, _, _, _) = compiled_here(module), cache_inputs()
+    for given, why in (
+        ({"keys": keys}, "E0701: 'main' is bound to keys.*donated inputs: keys, values"),
+        ({"keys": keys, "values": keys.reshape(values.shape)}, "E0724: .* share memory"),
+        ({"keys": torch.from_numpy(keys), "values": values}, "E0724: .* is a Tensor"),
+        ({"keys": keys[:, :, ::2], "values": values}, "E0724: .* is not contiguous"),
+        ({"keys": keys.astype(np.float64), "values": values}, "E0703: input 'keys'"),
+    ):
+        with pytest.raises(RuntimeFault, match=f"(?s){why}"):
+            exe.bind(**given)
+    with pytest.raises(RuntimeFault, match="E0701"):
+        compiled_here(ir(CACHE.format(donated=""))).bind()
+
+
 def test_a_cache_that_is_not_donated_stays_as_it_was():
     module = ir(CACHE.format(donated=""))
     exe, arrays = compiled_here(module), cache_inputs()

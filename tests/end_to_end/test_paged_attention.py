@@ -17,6 +17,7 @@ SIZES = {  # heads, shared heads, width of keys, width of values, places of a pa
     "shared by eight, wide values": (8, 1, 16, 80, 8),
     "shared by very many": (34, 1, 8, 16, 16),
     "odd": (6, 2, 5, 7, 3),
+    "two shared by eight": (16, 2, 16, 16, 16),
 }
 EXACT = {f32: 2e-5, f64: 1e-12, bf16: 3e-2}
 
@@ -24,7 +25,9 @@ EXACT = {f32: 2e-5, f64: 1e-12, bf16: 3e-2}
 def program(op: PagedAttention, dtype: DType, sizes: tuple[int, ...], slopes: bool = False) -> str:
     heads, shared, d, e, s = sizes
     fields = ", ".join(
-        f"{n}={v!r}" for n in ("scale", "window", "softcap") if (v := getattr(op, n)) is not None
+        f"{n}={v!r}"
+        for n in ("scale", "window", "softcap", "together")
+        if (v := getattr(op, n)) is not None
     )
     more = f", slopes: Tensor[({heads},), {dtype}]" if slopes else ""
     operands = "q, keys, values, table, sequences, positions" + (", slopes" if slopes else "")
@@ -88,6 +91,9 @@ def check(op: PagedAttention, exe: treadle.Executable, arrays: list[np.ndarray],
         ("shared by eight, wide values", PagedAttention(window=1, scale=0.3)),
         ("shared by very many", PagedAttention()),
         ("odd", PagedAttention(window=20)),
+        ("one head for each", PagedAttention(together=3)),
+        ("shared by four", PagedAttention(window=18, together=2)),
+        ("two shared by eight", PagedAttention(together=2)),
     ],
 )
 def test_one_program_serves_prompts_and_steps_of_any_length(name, op):
@@ -130,10 +136,12 @@ def test_slopes_shift_scores_by_distance():
 
 
 def test_threads_and_strict_give_the_same():
-    op, sizes = PagedAttention(), SIZES["shared by four"]
-    module, arrays = ir(program(op, f32, sizes)), batch(sizes, RAGGED)
-    for options in ({"threads": 2}, {"threads": 1, "numerics": "strict"}):
-        check(op, treadle.compile(module, cache=False, **options), arrays, f32)
+    sizes = SIZES["shared by four"]
+    arrays = batch(sizes, RAGGED)
+    for op in (PagedAttention(), PagedAttention(together=2)):
+        module = ir(program(op, f32, sizes))
+        for options in ({"threads": 2}, {"threads": 1, "numerics": "strict"}):
+            check(op, treadle.compile(module, cache=False, **options), arrays, f32)
 
 
 def test_an_older_machine_computes_the_same():
@@ -166,6 +174,17 @@ def test_rows_that_a_table_names_are_asked_for_and_work_is_counted():
     assert "prefetch_far(X2[" in text
     rows = exe.profile(*batch(sizes, [(0, 40)]), runs=1).rows
     assert max(r.flops for r in rows) > 0
+
+
+def test_pages_that_are_read_from_end_to_end_are_not_asked_for():
+    def hints(together):
+        op = PagedAttention(together=together)
+        exe = compiled_here(ir(program(op, f32, (8, 8, 64, 64, 16))))
+        (text,) = [str(f) for f in exe.build.module.tensor_functions if "attend" in str(f)]
+        return text.count("prefetch_far")
+
+    # All heads of a page are read from end to end; tokens that go together still take one head.
+    assert 0 < hints(8) < hints(4)
 
 
 ANY = compiled_here(ir(program(PagedAttention(window=21), f32, (4, 2, 8, 8, 4))))

@@ -11,10 +11,13 @@ from typer.testing import CliRunner
 from treadle.base.errors import LanguageModelError, RuntimeFault
 from treadle.cli import app
 from treadle.language import LanguageModel, Sampling
+from treadle.language.decoder import decoder_module
+from treadle.language.families import read_config
 from treadle.language.model import pack_weights
 from treadle.language.quantize import dequantized
 from treadle.language.tokenizer import Tokenizer
 from treadle.language.weights import matrices, random_weights
+from treadle.ops import PagedAttention
 
 SETTINGS = {
     "model_type": "llama", "vocab_size": 256, "hidden_size": 64, "intermediate_size": 96,
@@ -103,6 +106,15 @@ def test_streamed_text_is_that_of_all_tokens(model):
     pieces = [stream.add(t) for t in tokens]
     assert "".join(pieces) == "één → ☃" == model.tokenizer.decode(tokens)
     assert "" in pieces
+
+
+@pytest.mark.parametrize(("threads", "together"), [(1, 6), (2, 3), (3, 2), (4, 1), (100, 1)])
+def test_as_many_heads_go_together_as_leave_work_for_all_threads(threads, together):
+    heads = {"num_attention_heads": 6, "num_key_value_heads": 6, "hidden_size": 96}
+    config = read_config({**SETTINGS, **heads})
+    module = decoder_module(config, random_weights(config), threads=threads)
+    found = [b.op for b in module.graph("main").body if isinstance(b.op, PagedAttention)]
+    assert [op.together for op in found] == [together] * config.layers
 
 
 def test_the_cache_stays_where_it_is(model):

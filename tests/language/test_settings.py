@@ -2,6 +2,9 @@
 
 import numpy as np
 import pytest
+from benchmarks.common import torchvision_operators  # noqa: F401  (before transformers)
+from transformers import LlamaConfig
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from treadle.base.errors import LanguageModelError
 from treadle.language import read_config
@@ -56,7 +59,7 @@ def test_several_tokens_may_end_a_text():
         ("E0901", "attention_bias", {"attention_bias": 1}),
         ("E0901", "rope_parameters", {"rope_scaling": 3}),
         ("E0902", "hidden_act", {"hidden_act": "mish"}),
-        ("E0902", "rope_parameters.rope_type", {"rope_scaling": {"rope_type": "yarn"}}),
+        ("E0902", "rope_parameters.rope_type", {"rope_scaling": {"rope_type": "longrope"}}),
         ("E0902", "rope_parameters.extra", {"rope_scaling": {"extra": 2}}),
         ("E0902", "partial_rotary_factor", {"partial_rotary_factor": 0.1}),
         ("E0902", "quantization_config", {"quantization_config": {"bits": 4}}),
@@ -93,3 +96,22 @@ def test_frequencies_of_llama3_keep_the_fast_and_divide_the_slow():
     np.testing.assert_allclose(ratio[2 * np.pi / plain < 64], 1.0)
     np.testing.assert_allclose(ratio[2 * np.pi / plain > 256], 8.0, rtol=1e-6)
     assert (np.diff(ratio) >= -1e-5).all()
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"factor": 4.0, "original_max_position_embeddings": 64},
+        {"factor": 8.0, "beta_fast": 16, "beta_slow": 2, "original_max_position_embeddings": 512},
+        {"factor": 40.0, "mscale": 0.707, "mscale_all_dim": 0.9, "truncate": False},
+        {"factor": 2.0, "attention_factor": 1.25, "original_max_position_embeddings": 8},
+    ],
+)
+def test_yarn_is_that_of_transformers(given):
+    given = {"rope_type": "yarn", "rope_theta": 1e4, **given}
+    settings = {**LLAMA, "head_dim": 64, "rope_parameters": given}
+    found = read_config(settings).position
+    config = LlamaConfig(**{k: v for k, v in settings.items() if k != "model_type"})
+    wanted, gain = ROPE_INIT_FUNCTIONS["yarn"](config, "cpu")
+    np.testing.assert_allclose(frequencies(found), wanted.numpy(), rtol=1e-5)
+    assert found.gain == pytest.approx(gain)

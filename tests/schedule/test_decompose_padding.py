@@ -103,6 +103,15 @@ def test_any_padding_keeps_its_meaning_and_loses_its_masks(dims, position, tile)
     np.testing.assert_array_equal(run_tensor(s.function, [x])[0], op.reference(x))
 
 
+def test_a_loop_over_a_part_of_an_axis_fills_no_more_than_that_part():
+    text = PAD.replace("for i in range(n + 3)", "for i in range(n + 2)")
+    after = DecomposePadding("Y", "i").apply(function_of(text))
+    assert "where(" not in str(after)
+    assert [str(b.iters[0].extent) for b in blocks(after)] == ["1", "1", "n"]
+    x = np.arange(1, 4, dtype=np.float32)
+    np.testing.assert_array_equal(run_tensor(after, [x])[0][:5], [5, 1, 2, 3, 5])
+
+
 def test_every_element_is_written_once():
     after = DecomposePadding("Y0", "i0").apply(Pad(((1, 2), (2, 1))).lower(tensor((3, 4), f32)))
     sizes = [[int_value(a.extent) for a in block.iters] for block in blocks(after)]

@@ -52,6 +52,40 @@ SHIFTED = """
                     yj = spatial(8, j)
                     Y[yi, yj] = load(T[yi, yj + 1], mask=(yi > 0) & (yj < 7))
 """
+BORDER = """
+    @tensor.function
+    def border(X: Buffer[(4, 8), f32], Y: Output[(4, 10), f32]):
+        for i in range(4):
+            for k in range(9):
+                with block("Z"):
+                    zi = spatial(4, i)
+                    zk = spatial(10, k)
+                    where(k < 1)
+                    Y[zi, zk] = f32(0.0)
+            for j in range(8):
+                with block("Y"):
+                    yi = spatial(4, i)
+                    yj = spatial(8, j)
+                    Y[yi, yj + 1] = X[yi, yj]
+"""
+DIGITS = """
+    @tensor.function
+    def digits(X: Buffer[(4, 8), f32], Y: Output[(4, 8), f32]):
+        T = alloc((8,), f32)
+        for i in range(4):
+            for h in range(4):
+                for l in range(2):
+                    with block("T"):
+                        ti = spatial(4, i)
+                        th = spatial(4, h)
+                        tl = spatial(2, l)
+                        T[th * 2 + tl] = X[ti, th * 2 + tl]
+            for j in range(8):
+                with block("Y"):
+                    yi = spatial(4, i)
+                    yj = spatial(8, j)
+                    Y[yi, yj] = T[yj]
+"""
 STRAY = SCALE.replace('with block("Y"):', 'prefetch(X[i, j])\n                with block("Y"):')
 
 
@@ -237,6 +271,21 @@ def test_a_maximum_may_be_reordered():
 
 def test_a_loop_that_asks_for_memory_may_run_in_parallel():
     assert "for i in parallel(" in str(Parallel("i").apply(function_of(STRAY)))
+
+
+def test_blocks_that_write_one_row_at_a_time_run_in_parallel_though_they_may_overlap():
+    assert "for i in parallel(4)" in str(Parallel("i").apply(function_of(BORDER)))
+    below = BORDER.replace("Y[zi, zk] =", "Y[3 - zi, zk] =")
+    assert refusal(Parallel("i"), below).code == "E0307"
+
+
+def test_what_is_written_digit_by_digit_is_written_before_it_is_read():
+    assert "for i in parallel(4)" in str(Parallel("i").apply(function_of(DIGITS)))
+    for holes in (
+        DIGITS.replace("for l in range(2)", "for l in range(1)"),
+        DIGITS.replace("spatial(2, l)", "spatial(2, 0)"),
+    ):
+        assert refusal(Parallel("i"), holes).code == "E0307"
 
 
 def test_statements_outside_blocks_are_not_reordered():

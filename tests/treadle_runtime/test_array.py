@@ -1,3 +1,6 @@
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +10,7 @@ from hypothesis import strategies as st
 from treadle_runtime import array
 from treadle_runtime.array import (
     ITEM_BYTES,
+    Slab,
     aligned,
     dtype_name,
     empty_aligned,
@@ -59,6 +63,50 @@ def test_aligned_copies_only_what_is_not():
         np.testing.assert_array_equal(copy, other)
 
 
+@given(
+    shapes=st.lists(st.lists(st.integers(0, 40), max_size=3), max_size=6),
+    expected=st.sampled_from([0, 100, 1 << 21]),
+)
+def test_arrays_of_a_slab_are_zeros_aligned_and_apart(shapes, expected):
+    slab = Slab(expected)
+    made = [slab.zeros(shape, np.dtype(np.float32)) for shape in shapes]
+    for number, (array_, shape) in enumerate(zip(made, shapes, strict=True)):
+        assert array_.shape == tuple(shape)
+        assert array_.size == 0 or array_.ctypes.data % 64 == 0
+        assert array_.flags.c_contiguous
+        assert not array_.any()
+        array_[...] = number + 1
+    for number, array_ in enumerate(made):
+        assert (array_ == number + 1).all()
+    copy = slab.copy(np.arange(6).reshape(2, 3).T)
+    assert copy.flags.c_contiguous
+    np.testing.assert_array_equal(copy, np.arange(6).reshape(2, 3).T)
+
+
+@pytest.mark.parametrize("make", [lambda n: Slab(n).zeros((n,), np.dtype(np.uint8)), array.scratch])
+def test_much_memory_asks_for_large_pages_of_its_own(make):
+    made = make(1 << 22)
+    made[0] = 1
+    assert made.ctypes.data % (1 << 21) == 0
+    told = Path("/proc/self/smaps")
+    if told.exists():
+        flags = _flags_at(made.ctypes.data, told.read_text())
+        assert "hg" in flags
+        assert "sh" not in flags
+
+
+def _flags_at(address, told):
+    """What Linux says of the memory at an address."""
+    inside = False
+    for line in told.splitlines():
+        ends = re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line)
+        if ends:
+            inside = int(ends[1], 16) <= address < int(ends[2], 16)
+        elif inside and line.startswith("VmFlags:"):
+            return line.split()[1:]
+    return []
+
+
 def test_impossible_sizes_are_told():
     with pytest.raises(RuntimeFault, match="E0708"):
         empty_aligned((1 << 50,), np.dtype(np.float32))
@@ -66,6 +114,8 @@ def test_impossible_sizes_are_told():
         empty_aligned((1 << 62, 8), np.dtype(np.float32))
     with pytest.raises(RuntimeFault, match="E0708"):
         torch_edge().out((1 << 50,), "f32")
+    with pytest.raises(RuntimeFault, match="E0708"):
+        Slab(0).zeros((1 << 50,), np.dtype(np.float32))
 
 
 def test_negative_extents_are_told():

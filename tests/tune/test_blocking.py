@@ -46,6 +46,17 @@ def test_threads_share_panels_that_are_asked_for(m, k):
     assert "in vectorized(" in text
 
 
+def test_groups_of_one_panel_each_are_asked_for_group_by_group():
+    op = Conv((1, 1), ((0, 0), (0, 0)), (1, 1), 4)
+    function = op.lower(tensor((1, 128, 6, 16), f32), tensor((256, 32, 3, 3), f32))
+    assert "prefetch(W[" in str(scheduled(function, "W"))
+
+
+def test_what_is_packed_where_it_is_used_is_not_asked_for():
+    function = Matmul().lower(tensor((2, 64, 90), f32), tensor((2, 90, 64), f32))
+    assert "prefetch(" not in str(scheduled(function, "none"))
+
+
 def test_a_panel_that_stays_near_is_used_whole():
     function = Matmul().lower(tensor((64, 300), f32), tensor((300, 64), f32))
     text = str(scheduled(function, "B", Target.parse("x86-64-v4")))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from treadle.driver import compile as compile_module
-from treadle.expr.dtype import f32
+from treadle.expr.dtype import boolean, f32
 from treadle.expr.scalar import Var
 from treadle.ir.analysis import enclosing_loops, find_block
 from treadle.ir.graph_builder import GraphBuilder
@@ -13,7 +13,7 @@ from treadle.ir.module import Module
 from treadle.ir.tensor import TensorFunction
 from treadle.ir.types import tensor
 from treadle.ir.verify import verify_tensor_function
-from treadle.ops import Einsum, Softmax
+from treadle.ops import All, Einsum, Softmax
 from treadle.target import Target
 from treadle.tune.default import default_schedule
 
@@ -85,3 +85,16 @@ def test_threads_share_a_long_sum_to_one_element(rows: int, columns: int):
 
 def test_a_short_sum_is_not_divided():
     assert "parallel(16)" not in str(norms(1, 1000)[1])
+
+
+@pytest.mark.parametrize("shape", [(3, 40), (Var("n"), Var("m"))])
+def test_truths_are_joined_lane_by_lane(shape: tuple[int | Var, ...]):
+    b = GraphBuilder("main")
+    y = All((0, 1))(b.input("x", tensor(shape, boolean)))
+    exe = compile_module(Module({"main": b.finish(y)}, {}))
+    x = np.ones((3, 40), np.bool_)
+    assert exe(x).all()
+    for place in ((0, 0), (1, 17), (2, 39)):
+        x[place] = False
+        assert not exe(x)
+        x[place] = True

@@ -6,7 +6,7 @@ import pytest
 from treadle.driver import compile as compile_module
 from treadle.expr.dtype import f32
 from treadle.expr.scalar import Var
-from treadle.ir.analysis import blocks
+from treadle.ir.analysis import accesses, blocks
 from treadle.ir.graph_builder import GraphBuilder
 from treadle.ir.module import Module
 from treadle.ir.types import tensor
@@ -34,6 +34,8 @@ CASES = [
     ((2, 5, 14, 14), (3, 3), 2, 1, 1),
     ((1, 3, 30, 37), (3, 3), 1, 1, 1),
     ((2, 3, 31, 40), (3, 3), 2, 1, 1),
+    ((1, 2, 9, 80), (3, 3), 2, 1, 1),
+    ((1, 2, 9, 97), (3, 5), 3, 1, 1),
     ((1, 3, 20, 33), (5, 5), 1, 2, 1),
     ((1, 4, 9, 16), (5, 3), 2, 2, 1),
     ((1, 4, 12, 19), (3, 3), 1, 2, 2),
@@ -77,6 +79,15 @@ def test_borders_that_a_producer_adds_are_taken_as_they_are(size):
     exe = compile_module(Module({"main": b.finish(op(y, b.constant("w", w)))}, dict(b.constants)))
     wanted = op.reference(op.reference(np.maximum(x, 0), v), w)
     np.testing.assert_allclose(exe(x), wanted, atol=1e-5)
+
+
+def test_what_windows_apart_make_a_vector_of_lies_side_by_side():
+    op, weight = depthwise(2, (3, 3), 2, 1)
+    applied, s = scheduled(op, (1, 2, 40, 80), weight)
+    assert applied
+    (padded,) = {a.buffer for a in accesses(s.function.body) if a.buffer.name.startswith("X_pad")}
+    assert [str(d) for d in padded.shape] == ["1", "2", "42", "2", "41"]
+    assert "in vectorized(8)" in str(s.function)
 
 
 def test_what_lies_in_the_border_of_a_small_image_is_not_copied():

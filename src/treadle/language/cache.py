@@ -3,6 +3,8 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
+from math import prod
 
 import numpy as np
 
@@ -10,8 +12,8 @@ from treadle.base.errors import LanguageModelError
 from treadle.language.config import DecoderConfig
 from treadle.language.decoder import PAGE_SIZE, cache_shapes
 from treadle.language.pages import NOTHING, Digest, PageTable, digest
+from treadle_runtime.array import Slab
 
-_ALIGNMENT = 64
 _RELEASED = -1
 
 Wanted = str | Sequence[str]
@@ -108,6 +110,7 @@ class PagedCache:
         self.arrays = new_pages(config, pages)
         self._table = PageTable(pages)
         self._share = share
+        self._window = config.window
 
     @property
     def page_size(self) -> int:
@@ -268,6 +271,8 @@ class PagedCache:
         return found
 
     def _check_room(self, planned: list[_Part]) -> None:
+        if sum(part.pages for part in planned) <= self._table.free:
+            return  # even without those that they have
         idle = {p for part in planned for p in part.known if self._table.is_idle(p)}
         copied: Counter[int] = Counter()
         needed = 0
@@ -311,31 +316,34 @@ class PagedCache:
             sequence.digests.append(digest(before, tokens))
 
     def _batch(self, planned: list[_Part]) -> Batch:
-        counts = [part.computed for part in planned]
-        ends = np.cumsum(counts)
-        table = np.zeros((len(planned), max(p.pages for p in planned)), np.int64)
-        positions: list[np.ndarray] = []
-        wanted: list[np.ndarray] = []
-        for row, (part, end) in enumerate(zip(planned, ends, strict=True)):
-            pages = np.asarray(part.sequence.pages)
-            table[row, : len(pages)] = np.maximum(pages, 0)
-            positions.append(np.arange(part.sequence.length - part.computed, part.sequence.length))
-            first = {"all": end - part.computed, "last": end - 1, "none": end}[part.wanted]
-            wanted.append(np.arange(first, end))
-        places = np.concatenate(positions).astype(np.int64)
-        sequences = np.repeat(np.arange(len(planned)), counts)
-        pages = table[sequences, places // PAGE_SIZE]
-        tokens = [p.sequence.tokens[p.sequence.length - p.computed :] for p in planned]
+        """The arrays of a step, all in one memory: making few arrays takes the least time."""
+        width = max(p.pages for p in planned)
+        tokens, positions, sequences, slots, wanted, table = (list[int]() for _ in range(6))
+        for row, part in enumerate(planned):
+            pages, length = part.sequence.pages, part.sequence.length
+            new = range(length - part.computed, length)
+            tokens += part.sequence.tokens[new.start :]
+            positions += new
+            sequences += [row] * len(new)
+            slots += [pages[i // PAGE_SIZE] * PAGE_SIZE + i % PAGE_SIZE for i in new]
+            table += [p if p > 0 else 0 for p in pages]
+            table += [0] * (width - len(pages))
+            asked = {"all": len(new), "last": 1, "none": 0}[part.wanted]
+            wanted += range(len(tokens) - asked, len(tokens))
+        rows = (tokens, positions, sequences, slots, wanted, table)
+        memory = np.array([x for row in rows for x in row], np.int64)
+        ends = [0, *accumulate(map(len, rows))]
+        found = [memory[a:b] for a, b in pairwise(ends)]
         return Batch(
             self,
             tuple(part.sequence for part in planned),
             tuple(len(part.tokens) for part in planned),
-            np.concatenate([np.asarray(t, np.int64) for t in tokens]),
-            places,
-            sequences,
-            pages * PAGE_SIZE + places % PAGE_SIZE,
-            table,
-            np.concatenate(wanted).astype(np.int64),
+            tokens=found[0],
+            positions=found[1],
+            sequences=found[2],
+            slots=found[3],
+            table=found[5].reshape(len(planned), width),
+            wanted=found[4],
         )
 
     def undo(self, batch: Batch) -> None:
@@ -351,11 +359,13 @@ class PagedCache:
         for sequence in batch.parts:
             if sequence.is_released:
                 continue
-            named = len(sequence.digests)
-            self._name_pages(sequence, sequence.length // PAGE_SIZE)
-            for page, name in zip(sequence.pages[named:], sequence.digests[named:], strict=False):
-                if self._share and page != _RELEASED:
-                    self._table.know(page, name)
+            named, full = len(sequence.digests), sequence.length // PAGE_SIZE
+            if full > named:
+                self._name_pages(sequence, full)
+                found = zip(sequence.pages[named:full], sequence.digests[named:], strict=True)
+                for page, name in found:
+                    if self._share and page != _RELEASED:
+                        self._table.know(page, name)
             for i in range(min(self._dropped(sequence.length), len(sequence.pages))):
                 if sequence.pages[i] != _RELEASED:
                     self._table.give_back(sequence.pages[i])
@@ -363,7 +373,7 @@ class PagedCache:
 
     def _dropped(self, length: int) -> int:
         """How many pages no later token sees."""
-        window = self.config.window
+        window = self._window
         return 0 if window is None else max(0, (length - window + 1) // PAGE_SIZE)
 
 
@@ -380,13 +390,7 @@ def _check_alive(sequence: CachedSequence) -> None:
 
 
 def new_pages(config: DecoderConfig, pages: int) -> list[np.ndarray]:
-    """Memory for keys and values of all layers."""
-    return [_zeros(shape) for shape in cache_shapes(config, pages)]
-
-
-def _zeros(shape: tuple[int, ...]) -> np.ndarray:
-    """Zeros of f32 that begin at a vector's boundary; memory is taken when it is first written."""
-    count = int(np.prod(shape))
-    raw = np.zeros(count * 4 + _ALIGNMENT, np.uint8)
-    start = -raw.ctypes.data % _ALIGNMENT
-    return raw[start : start + count * 4].view(np.float32).reshape(shape)
+    """Memory for keys and values of all layers; it is taken when it is first written."""
+    shapes = cache_shapes(config, pages)
+    memory = Slab(sum(prod(s) for s in shapes) * 4)
+    return [memory.zeros(s, np.dtype(np.float32)) for s in shapes]

@@ -7,7 +7,7 @@ NormKind = Literal["layer", "rms"]
 NormPlace = Literal["before", "after", "around"]
 Residual = Literal["sequential", "parallel", "parallel_shared"]
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu"]
-Scaling = Literal["none", "linear", "llama3"]
+Scaling = Literal["none", "linear", "llama3", "yarn"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,10 @@ class Rotary:
     The first ``width`` elements of each head are turned, halves against each other; ``theta`` is
     the base of the wavelengths. ``linear`` divides all angles by ``factor``. ``llama3`` divides
     those whose wavelength is longer than ``original / low``, keeps those shorter than
-    ``original / high``, and goes from one to the other between.
+    ``original / high``, and goes from one to the other between. ``yarn`` does so with the pairs
+    that turn fewer than ``low`` and more than ``high`` times in ``original`` positions, from pair
+    to pair (``whole``: from a whole one to another), and makes what is turned ``gain`` times as
+    long.
     """
 
     width: int
@@ -27,6 +30,8 @@ class Rotary:
     low: float = 1.0
     high: float = 4.0
     original: int = 8192
+    gain: float = 1.0
+    whole: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,7 @@ from treadle.ops import (
     Where,
     WritePages,
 )
+from treadle_runtime.threads import available_threads
 
 PAGE_SIZE = 16
 """Tokens of a page: as many as a vector of f32 has lanes on wide machines."""
@@ -72,8 +73,11 @@ def cache_shapes(config: DecoderConfig, pages: int) -> tuple[tuple[int, ...], ..
     return layer * config.layers
 
 
-def decoder_module(config: DecoderConfig, weights: Weights) -> Module:
-    """The program ``main`` of one step.
+def decoder_module(
+    config: DecoderConfig, weights: Weights, *, threads: int | None = None
+) -> Module:
+    """The program ``main`` of one step. As many heads go together past the pages as leave work for
+    all ``threads``, by default those of all cores.
 
     Shapes:  tokens, positions, sequences, slots: i64 (t,); table: i64 (b, m); wanted: i64 (r,);
              keys_i: f32 (pages, shared heads, head width, 16), values_i: f32 (pages, shared heads,
@@ -92,7 +96,10 @@ def decoder_module(config: DecoderConfig, weights: Weights) -> Module:
     wanted = builder.input("wanted", TensorType((Var("r"),), 1, i64))
     pages = page_inputs(builder, config, names, "pages")
     cross = cross_inputs(builder, config)
-    step = _Step(builder, config, weights, tokens, positions, sequences, slots, table, cross)
+    step = _Step(
+        *(builder, config, weights, tokens, positions, sequences, slots, table, cross),
+        together=_heads_together(config.shared_heads, threads or available_threads()),
+    )
     x, grown = step.run(pages)
     hidden = step.normal(x)
     logits = step.logits(Gather(0)(hidden, wanted))
@@ -112,6 +119,13 @@ def page_inputs(
         builder.input(n, TensorType((Var(count), *tensor(s[1:], f32).dims), 4, f32))
         for n, s in zip(names, cache_shapes(config, 1), strict=True)
     ]
+
+
+def _heads_together(heads: int, threads: int) -> int:
+    """The most heads of which each thread has a group, if there are heads enough."""
+    return max(
+        n for n in range(1, heads + 1) if heads % n == 0 and heads // n >= min(heads, threads)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +156,7 @@ class _Step(Parts):
     slots: Traced
     table: Traced
     cross: Cross | None
+    together: int
     bias: "_Bias | None" = None
 
     def run(self, pages: list[Traced]) -> tuple[Traced, list[Traced]]:
@@ -196,6 +211,8 @@ class _Step(Parts):
         angles = Mul()(Reshape((t, 1))(Cast(f32)(self.positions)), steps)
         signs = self.builder.constant("signs", np.array([-1, 1], np.float32).reshape(1, 1, 2, 1))
         cos, sin = (Reshape((t, 1, 1, half))(f()(angles)) for f in (Cos, Sin))
+        if position.gain != 1.0:
+            cos, sin = (Mul()(x, self.number(position.gain)) for x in (cos, sin))
         return _Turn(position.width, cos, Mul()(sin, signs))
 
     def relative(self) -> "_Bias | None":
@@ -294,7 +311,8 @@ class _Layer(Layer):
         if step.bias is not None:
             return self.joined(self.related(q, step.bias), "output")
         attend = PagedAttention(
-            config.score_scale, config.windows[self.number], config.score_softcap
+            *(config.score_scale, config.windows[self.number], config.score_softcap),
+            together=step.together,
         )
         places = (step.table, step.sequences, step.positions, *self.slopes)
         return self.joined(attend(q, self.keys, self.values, *places), "output")
@@ -323,7 +341,7 @@ class _Layer(Layer):
         assert step.cross is not None
         q = self.heads(x, "cross_query", config.heads)
         keys, values = step.cross.pages[2 * self.number : 2 * self.number + 2]
-        attend = PagedAttention(config.score_scale)
+        attend = PagedAttention(config.score_scale, together=step.together)
         y = attend(q, keys, values, step.cross.sources, step.sequences, step.cross.last)
         return self.joined(y, "cross_output")
 

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
+from weakref import WeakKeyDictionary
 
 import ml_dtypes
 import numpy as np
@@ -15,13 +16,14 @@ from treadle.driver import Executable, compile  # noqa: A004  (the word that use
 from treadle.language.cache import Batch, PagedCache
 from treadle.language.checkpoint import read_json, read_weights
 from treadle.language.config import DecoderConfig
-from treadle.language.decoder import PAGE_SIZE, decoder_module
+from treadle.language.decoder import PAGE_SIZE, cache_names, decoder_module
 from treadle.language.families import read_config
 from treadle.language.quantize import QuantizedWeight, quantized
 from treadle.language.sampling import GREEDY, Sampler, Sampling
 from treadle.language.text_stream import TextStream
 from treadle.language.weights import Weight, Weights, matrices, random_weights
 from treadle.passes.pipeline import Progress
+from treadle_runtime.donation import Bound
 
 if TYPE_CHECKING:
     from treadle.language.tokenizer import Tokenizer
@@ -53,9 +55,13 @@ class LanguageModel:
         self.config = config
         self.tokenizer = tokenizer
         self.executable: Executable = compile(
-            decoder_module(config, weights), threads=threads, cache=cache, progress=progress
+            decoder_module(config, weights, threads=threads),
+            threads=threads,
+            cache=cache,
+            progress=progress,
         )
         self.executable.forget_weights()
+        self._steps: WeakKeyDictionary[PagedCache, Bound] = WeakKeyDictionary()
 
     @classmethod
     def load(
@@ -142,8 +148,12 @@ class LanguageModel:
     def _run(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         """The logits and the hidden states of a step."""
         cache = batch.cache
+        step = self._steps.get(cache)
+        if step is None:
+            pages = dict(zip(cache_names(self.config), cache.arrays, strict=True))
+            step = self._steps[cache] = self.executable.bind(**pages)
         try:
-            logits, hidden, *arrays = self.executable(*batch.arrays, *cache.arrays)
+            logits, hidden, *arrays = step(*batch.arrays)
         except TreadleError:
             cache.undo(batch)
             raise

@@ -103,7 +103,7 @@ class EncoderDecoder:
             encoder_module(config, weights), threads=threads, cache=cache
         )
         self.decoder: Executable = compile(
-            decoder_module(config.decoder, weights), threads=threads, cache=cache
+            decoder_module(config.decoder, weights, threads=threads), threads=threads, cache=cache
         )
         self.encoder.forget_weights()
         self.decoder.forget_weights()

@@ -10,8 +10,8 @@ from treadle.language.config import Relative, Rotary
 def frequencies(rotary: Rotary) -> np.ndarray:
     """The angle per position of each pair of elements, f32 of shape (width / 2,).
 
-    Source: Su et al., "RoFormer"; the scaled variants as in Llama 3.1 and in position
-    interpolation (Chen et al.).
+    Source: Su et al., "RoFormer"; the scaled variants as in Llama 3.1, in position interpolation
+    (Chen et al.) and in YaRN (Peng et al., arXiv 2309.00071, section 3.2).
     """
     exponents = np.arange(0, rotary.width, 2, dtype=np.float32) / np.float32(rotary.width)
     found = (1.0 / np.float32(rotary.theta) ** exponents).astype(np.float32)
@@ -19,7 +19,27 @@ def frequencies(rotary: Rotary) -> np.ndarray:
         return found / np.float32(rotary.factor)
     if rotary.scaling == "llama3":
         return _interpolated(found, rotary)
+    if rotary.scaling == "yarn":
+        slow = (1 - _kept(rotary)).astype(np.float32)
+        return found * (1 - slow) + found / np.float32(rotary.factor) * slow
     return found
+
+
+def _kept(rotary: Rotary) -> np.ndarray:
+    """Which part of its frequency each pair keeps."""
+
+    def pair(turns: float) -> float:
+        """The pair, perhaps between two, that turns so many times in the original length."""
+        wavelength = rotary.original / turns
+        return rotary.width * math.log(wavelength / (2 * math.pi)) / (2 * math.log(rotary.theta))
+
+    first, last = pair(rotary.high), pair(rotary.low)
+    if rotary.whole:
+        first, last = math.floor(first), math.ceil(last)
+    first, last = max(first, 0), min(last, rotary.width - 1)
+    # Where both are one pair, it still is divided as the slower ones are.
+    steps = (np.arange(rotary.width // 2) - first) / max(last - first, 0.001)
+    return 1 - np.clip(steps, 0, 1)
 
 
 def _interpolated(found: np.ndarray, rotary: Rotary) -> np.ndarray:

@@ -1,5 +1,6 @@
 """The settings of a model's ``config.json``, read one by one so that none is overlooked."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -144,9 +145,26 @@ class Settings:
             original = rope.count("original_max_position_embeddings", default=longest)
             rope.finish("rope_parameters.")
             return Rotary(width, theta, "llama3", factor, low, high, original)
+        if kind == "yarn":
+            return rope.yarn(width, theta, longest)
         raise unsupported(
-            "rope_parameters.rope_type", kind, "use one of: default, linear, llama3, dynamic"
+            "rope_parameters.rope_type", kind, "use one of: default, linear, llama3, yarn, dynamic"
         )
+
+    def yarn(self, width: int, theta: float, longest: int) -> Rotary:
+        """The scaling of YaRN, of which these are the settings.
+
+        Source: Peng et al., arXiv 2309.00071, sections 3.2 and 3.4.
+        """
+        original = self.count("original_max_position_embeddings", default=longest)
+        factor = self.number("factor", default=longest / original)
+        low, high = self.number("beta_slow", default=1), self.number("beta_fast", default=32)
+        parts = [self.number(name, default=0) for name in ("mscale", "mscale_all_dim")]
+        inferred = _length(factor, parts[0]) / _length(factor, parts[1])
+        gain = self.number("attention_factor", default=inferred if all(parts) else _length(factor))
+        whole = self.flag("truncate", default=True)
+        self.finish("rope_parameters.")
+        return Rotary(width, theta, "yarn", factor, low, high, original, gain, whole)
 
     def finish(self, prefix: str = "") -> None:
         """Refuse settings that were not read, unless they are off.
@@ -160,6 +178,11 @@ class Settings:
                 raise unsupported(
                     prefix + name, value, "leave it out if the model's results do not depend on it"
                 )
+
+
+def _length(factor: float, scale: float = 1.0) -> float:
+    """How many times as long queries and keys are made when texts are so many times as long."""
+    return 0.1 * scale * math.log(factor) + 1 if factor > 1 else 1.0
 
 
 def _wrong(name: str, found: object, expected: str) -> LanguageModelError:

@@ -73,22 +73,35 @@ class Scores:
 
 
 def attend(
-    f: LoopBuilder, scores: Scores, sizes: PageSizes, inputs: list[Buffer], y: Buffer
+    f: LoopBuilder,
+    scores: Scores,
+    sizes: PageSizes,
+    inputs: list[Buffer],
+    y: Buffer,
+    together: int = 1,
 ) -> None:
     """Write the loops of attention: of tiles of tokens and heads of keys, each by itself; if very
-    many heads of queries share one of keys, of so many parts of those.
+    many heads of queries share one of keys, of so many parts of those. A token that goes alone
+    takes ``together`` heads of keys, a divisor of their number, past the pages.
     """
     group = _divisor(sizes.group, _MOST_ROWS)
     parts = sizes.group // group
     sizes = replace(sizes, group=group)
     several = max(1, _ROWS // sizes.group)
-    together = _Walk(f, scores, sizes, inputs, y, several, parts)
-    alone = _Walk(f, scores, sizes, inputs, y, 1, parts)
+    tile = _Walk(f, scores, sizes, inputs, y, several, parts)
+    alone = replace(tile, tokens=1, heads=together * parts)
     sequences, count = inputs[4], y.shape[0]
 
-    def tile(head: Var, number: Var) -> Body:
+    def by_first(head: Var, body: Body) -> Body:
+        """What the first of the heads that go together does for all."""
+        return body if alone.heads == 1 else (If(eq(head % alone.heads, 0), body),)
+
+    def walk(head: Var, number: Var) -> Body:
         if several == 1:
-            return alone.statements(number, head)
+            body = by_first(head, alone.statements(number, head))
+            # Many tokens find the keys of one head near, not those of all.
+            many = () if alone.heads == 1 else tile.statements(number, head)
+            return (If(count < _ROWS, body, many),) if many else body
         first, step = number * several, f.variable()
         last = count - 1
         same = [
@@ -98,19 +111,19 @@ def attend(
         each = For(step, minimum(several, count - first), alone.statements(first + step, head))
         return (
             Let(whole, all_of([first + several <= count, *same])),
-            If(whole, together.statements(first, head), (each,)),
+            If(whole, tile.statements(first, head), by_first(head, (each,))),
         )
 
     tiles = simplify((count + (several - 1)) // several)
     # Heads come first: their keys stay near from one tile to the next, and threads that share heads
     # have as much to do as each other, however the lengths differ.
-    f.block("attend", (const(sizes.shared * parts), tiles), tile)
+    f.block("attend", (const(sizes.shared * parts), tiles), walk)
 
 
 @dataclass(frozen=True)
 class _Walk:
     """Takes ``tokens`` neighbouring tokens of one sequence past its pages, with one of the
-    ``parts`` groups of queries' heads that share a head of keys.
+    ``parts`` groups of queries' heads that share a head of keys, or with ``heads`` such groups.
     """
 
     f: LoopBuilder
@@ -120,6 +133,7 @@ class _Walk:
     y: Buffer
     tokens: int
     parts: int
+    heads: int = 1
 
     @property
     def dtype(self) -> DType:
@@ -132,21 +146,42 @@ class _Walk:
         return self.tokens * self.sizes.group
 
     def statements(self, first: Expr, head: Var) -> Body:
-        """All pages for the tokens from ``first`` on and one group of heads."""
-        sizes, rows = self.sizes, self.rows
+        """All pages for the tokens from ``first`` on and the heads from ``head`` on."""
+        heads, rows, sizes = self.heads, self.rows, self.sizes
         table, sequences, positions = self.inputs[3:6]
         places = self.buffer("places", self.tokens, dtype=i64)
-        top, total = self.buffer("top", rows), self.buffer("total", rows, sizes.places)
-        added, whole = self.buffer("added", rows, sizes.result), self.buffer("whole", rows)
+        top, total = (
+            self.buffer("top", heads, rows),
+            self.buffer("total", heads, rows, sizes.places),
+        )
+        added, whole = self.buffer("added", heads, rows, sizes.result), self.buffer("whole", rows)
         number, row = self.f.variable(), self.f.variable()
-        page = _Page(self, first, head, number, places, top, total, added)
-        count, zero = table.shape[1], Const(0, self.dtype)
+        page = _Page(self, first, head, const(0), number, places, top, total, added)
+        lowest, zero = (Const(x, self.dtype) for x in (_LOWEST[self.dtype.bits], 0))
 
-        def share(r: Var, part: Var, i: Var) -> Stmt:
-            e = self.at(part, i)
-            unit = select(eq(whole[r], 0), Const(1, self.dtype), whole[r])
-            token, at = self.row(first, head, r)
-            return Store(self.y, (token, at, e), cast(added[r, e] / unit, self.y.dtype))
+        def start(h: Expr) -> Body:
+            return (
+                self.each((rows,), lambda r: Store(top, (h, r), lowest)),
+                self.each((rows, sizes.places), lambda r, o: Store(total, (h, r, o), zero)),
+                self.each(
+                    (rows, *self.panels), lambda r, p, e: Store(added, (h, r, self.at(p, e)), zero)
+                ),
+            )
+
+        def finish(h: Expr) -> Body:
+            def share(r: Var, part: Var, i: Var) -> Stmt:
+                e = self.at(part, i)
+                unit = select(eq(whole[r], 0), Const(1, self.dtype), whole[r])
+                token, at = self.row(first, simplify(head + h), r)
+                return Store(self.y, (token, at, e), cast(added[h, r, e] / unit, self.y.dtype))
+
+            return (
+                self.each((rows,), lambda r: Store(whole, (r,), zero)),
+                self.each(
+                    (rows, sizes.places), lambda r, o: Store(whole, (r,), whole[r] + total[h, r, o])
+                ),
+                self.each((rows, *self.panels), share),
+            )
 
         return (
             *(Allocate(b) for b in (places, top, total, added, whole)),
@@ -154,19 +189,18 @@ class _Walk:
                 (self.tokens,), lambda i: Store(places, (i,), cast(positions[first + i], i64))
             ),
             Let(row, clamp(from_front(sequences[first], table.shape[0]), 0, table.shape[0] - 1)),
-            self.each(
-                (rows,), lambda r: Store(top, (r,), Const(_LOWEST[self.dtype.bits], self.dtype))
-            ),
-            self.each((rows, sizes.places), lambda r, o: Store(total, (r, o), zero)),
-            self.each((rows, *self.panels), lambda r, p, e: Store(added, (r, self.at(p, e)), zero)),
+            *self.each_head(start),
             *page.limits(),
-            For(number, count, (If(page.is_seen(), page.statements(row)),)),
-            self.each((rows,), lambda r: Store(whole, (r,), zero)),
-            self.each(
-                (rows, sizes.places), lambda r, o: Store(whole, (r,), whole[r] + total[r, o])
-            ),
-            self.each((rows, *self.panels), share),
+            For(number, table.shape[1], (If(page.is_seen(), page.statements(row)),)),
+            *self.each_head(finish),
         )
+
+    def each_head(self, body: Callable[[Expr], Body]) -> Body:
+        """Statements for each of the heads."""
+        if self.heads == 1:
+            return body(const(0))
+        head = self.f.variable()
+        return (For(head, const(self.heads), body(head)),)
 
     @property
     def panels(self) -> tuple[int, int]:
@@ -194,6 +228,7 @@ class _Walk:
         """Memory of this walk."""
         scope = "register" if registers else "stack"
         suffix = "" if self.tokens == 1 else str(self.tokens)
+        suffix += "" if self.heads == 1 else f"_{self.heads}"
         return Buffer(f"{name}{suffix}", shape, dtype or self.dtype, scope)
 
     def each(self, extents: tuple[int, ...], body: Callable[..., Stmt | Body]) -> Stmt:
@@ -210,12 +245,13 @@ class _Walk:
 class _Page:
     """What page ``number`` adds to the state of the rows of a walk: ``top`` is about the largest
     score so far, ``total`` and ``added`` the weights and the values by weight, in units of the
-    exponential of ``top``.
+    exponential of ``top``. In the state ``head`` has the number ``own``.
     """
 
     walk: _Walk
     first: Expr
-    head: Var
+    head: Expr
+    own: Expr
     number: Var
     places: Buffer
     top: Buffer
@@ -270,12 +306,21 @@ class _Page:
         return seen if window is None else seen & (self.key(offset) > place - window)
 
     def statements(self, row: Var) -> Body:
+        """What the page adds to the state of each head."""
+        keys, table = self.walk.inputs[1], self.walk.inputs[3]
+        named = clamp(from_front(table[row, self.number], keys.shape[0]), 0, keys.shape[0] - 1)
+        page = self.walk.f.variable()
+
+        def of_head(h: Expr) -> Body:
+            return replace(self, head=simplify(self.head + h), own=h).terms(page)
+
+        return (Let(page, named), *self.walk.each_head(of_head))
+
+    def terms(self, page: Var) -> Body:
         """The scores of the page, the weights, the state with them."""
         w = self.walk
-        keys, table = w.inputs[1], w.inputs[3]
         points = (w.rows, w.sizes.places)
-        named = clamp(from_front(table[row, self.number], keys.shape[0]), 0, keys.shape[0] - 1)
-        page = w.f.variable()
+        top, total, h = self.top, self.total, self.own
         products = w.buffer("products", w.sums, *points, registers=True)
         weights = w.buffer("weights", *points)
         excess, most = w.buffer("excess", w.sizes.places), w.buffer("most", 1)
@@ -287,15 +332,14 @@ class _Page:
             return Store(weights, (r, o), seen)
 
         def exceed(r: Var, o: Var) -> Stmt:
-            return Store(excess, (o,), maximum(excess[o], weights[r, o] - self.top[r]))
+            return Store(excess, (o,), maximum(excess[o], weights[r, o] - top[h, r]))
 
         def weight(r: Var, o: Var) -> Stmt:
-            power = apply("exp", weights[r, o] - self.top[r])
+            power = apply("exp", weights[r, o] - top[h, r])
             seen = select(weights[r, o] <= never, Const(0, w.dtype), power)
             return Store(weights, (r, o), seen)
 
         return (
-            Let(page, named),
             *(Allocate(b) for b in (products, weights, excess, most)),
             w.each(
                 (w.sums, *points), lambda k, r, o: Store(products, (k, r, o), Const(0, w.dtype))
@@ -314,9 +358,7 @@ class _Page:
             # A score that is no number concerns its own row only.
             If(~(most[0] <= Const(_MARGIN, w.dtype)), self.rise(weights)),
             w.each(points, weight),
-            w.each(
-                points, lambda r, o: Store(self.total, (r, o), self.total[r, o] + weights[r, o])
-            ),
+            w.each(points, lambda r, o: Store(total, (h, r, o), total[h, r, o] + weights[r, o])),
             self.values(page, weights),
         )
 
@@ -325,18 +367,19 @@ class _Page:
         w = self.walk
         best, unit = w.buffer("best", w.rows), w.buffer("unit", w.rows)
         points = (w.rows, w.sizes.places)
+        top, total, added, h = self.top, self.total, self.added, self.own
 
         def scale(r: Var, part: Var, e: Var) -> Stmt:
             place = w.at(part, e)
-            return Store(self.added, (r, place), self.added[r, place] * unit[r])
+            return Store(added, (h, r, place), added[h, r, place] * unit[r])
 
         return (
             *(Allocate(b) for b in (best, unit)),
-            w.each((w.rows,), lambda r: Store(best, (r,), self.top[r])),
+            w.each((w.rows,), lambda r: Store(best, (r,), top[h, r])),
             w.each(points, lambda r, o: Store(best, (r,), maximum(best[r], weights[r, o]))),
-            w.each((w.rows,), lambda r: Store(unit, (r,), apply("exp", self.top[r] - best[r]))),
-            w.each((w.rows,), lambda r: Store(self.top, (r,), best[r])),
-            w.each(points, lambda r, o: Store(self.total, (r, o), self.total[r, o] * unit[r])),
+            w.each((w.rows,), lambda r: Store(unit, (r,), apply("exp", top[h, r] - best[r]))),
+            w.each((w.rows,), lambda r: Store(top, (h, r), best[r])),
+            w.each(points, lambda r, o: Store(total, (h, r, o), total[h, r, o] * unit[r])),
             w.each((w.rows, *w.panels), scale),
         )
 
@@ -370,6 +413,7 @@ class _Page:
         """Add the values by weight, a panel of each at a time, over the keys that a token sees."""
         w = self.walk
         parts, panel = w.panels
+        added, h = self.added, self.own
         gain = w.buffer("gain", w.rows, panel, registers=True)
         part, o, e = (w.f.variable() for _ in range(3))
         value = Var(f"u{w.f.variable().name}", w.dtype)
@@ -379,7 +423,7 @@ class _Page:
 
         def keep(r: Var, e: Var) -> Stmt:
             place = w.at(part, e)
-            return Store(self.added, (r, place), self.added[r, place] + gain[r, e])
+            return Store(added, (h, r, place), added[h, r, place] + gain[r, e])
 
         loaded = Let(value, cast(w.inputs[2][page, self.shared, o, w.at(part, e)], w.dtype))
         terms: Body = (For(e, const(panel), (loaded, w.each((w.rows,), add))),)

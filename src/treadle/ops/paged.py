@@ -126,8 +126,10 @@ class PagedAttention(Indexing):
     ``table[sequences[i], j // s]`` at offset ``j % s``. A score is ``q · k * scale`` (one over the
     root of d unless given), then ``softcap * tanh(score / softcap)`` if there is a ``softcap``,
     then, with ``slopes``, plus ``slope * (j - positions[i])``. Neighbouring query heads share a
-    head of keys. A token that sees nothing, as one of a negative
-    position, has the result zero.
+    head of keys. A token that sees nothing, as one of a negative position, has the result zero.
+
+    A token whose neighbours belong to other sequences takes ``together`` heads of keys past the
+    pages at a time: memory is read in longer pieces, and threads have fewer parts to share.
 
     Shapes:  q: (t, heads, d), keys: (p, kv, d, s), values: (p, kv, s, e), table: (b, m), sequences:
              (t,), positions: (t,) [, slopes: (heads,)] -> (t, heads, e). All of heads, kv, d, e and
@@ -141,6 +143,7 @@ class PagedAttention(Indexing):
     scale: float | None = None
     window: int | None = None
     softcap: float | None = None
+    together: int = 1
 
     differentiable: ClassVar[bool] = False
 
@@ -193,6 +196,8 @@ class PagedAttention(Indexing):
         heads, shared, width, result, places = found
         fits = shared > 0 and heads % shared == 0
         check_field(self, fits, f"{heads} heads of queries cannot share {shared} of keys")
+        divides = self.together > 0 and shared % self.together == 0
+        check_field(self, divides, f"{shared} heads of keys cannot go {self.together} together")
         return PageSizes(shared, heads // shared, width, result, places)
 
     def positions(self, *types: TensorType) -> tuple[Positions, ...]:
@@ -241,7 +246,7 @@ class PagedAttention(Indexing):
         inputs = [f.input(t) for t in types]
         y = f.output(result.dims, result.dtype)
         scores = Scores(self.scale, self.window, self.softcap)
-        attend(f, scores, self._sizes(*types[:3]), inputs, y)
+        attend(f, scores, self._sizes(*types[:3]), inputs, y, self.together)
         return f.build()
 
     @classmethod
@@ -265,6 +270,8 @@ class PagedAttention(Indexing):
         yield cls(), operands_of(f32, "t", (2, 2, 4, 4, 4), (2, 3))
         yield cls(0.5, window=5), operands_of(f32, 4, (6, 2, 3, 4, 2), (3, 2))
         yield cls(softcap=1.5), operands_of(f64, 3, (4, 1, 2, 1, 5), (1, 4))
+        yield cls(together=3), operands_of(f32, "t", (6, 6, 4, 4, 4), (2, 3))
+        yield cls(window=3, together=2), operands_of(f32, "t", (16, 2, 4, 4, 4), (2, 3))
         slopes = example(f32, 4, low=0, high=1)
         yield cls(window=1), (*operands_of(f32, "t", (4, 2, 4, 3, 4), (2, 2)), slopes)
         yield (

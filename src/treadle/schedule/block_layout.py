@@ -70,6 +70,8 @@ class TransformBlockLayout(Instruction):
             if x.kind != "serial":
                 raise self.refuse(function, x, "E0302", f"loop '{x.var}' is already {x.kind}")
             axis = bound.pop(x.var, None)
+            if axis is None and prove(eq(x.extent, 1), facts):
+                continue  # it runs once, and steps nothing
             if axis is None or not prove(eq(x.extent, axis.extent), facts):
                 raise self._not_axes(function, x)
         if any(a.binding is not ZERO or not prove(a.extent <= 1, facts) for a in bound.values()):

@@ -1,6 +1,6 @@
 """What blocks under a loop owe each other: the conditions that primitives share."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 
 from treadle.base.errors import ScheduleError
@@ -360,18 +360,36 @@ def covers(write: Access, read: Access, still: Sequence[Var], facts: Facts) -> b
 
 def _plain(write: Access, block: Block, still: Sequence[Var]) -> bool:
     """Whether a store's indices are different axes of its block, each moved by what stands still,
-    or stand still: its box has no holes.
+    or stand still: its box has no holes. An index may be two axes, digit by digit.
     """
     own = {a.var for a in block.iters}
     running = _running(write).difference(still)
     seen: set[Expr] = set()
     for index in write.indices:
-        axis = next((v for v in variables(index) if v in own and v not in seen), None)
+        free = [v for v in variables(index) if v in own and v not in seen]
+        axis = next(iter(free), None)
         if axis is not None and not uses(simplify(index - axis), own | running):
             seen.add(axis)
+        elif len(free) == 2 and _is_two_digits(index, free, block, write, running):
+            seen.update(free)
         elif uses(over_loops(index, write), running):
             return False
     return True
+
+
+def _is_two_digits(
+    index: Expr, pair: Sequence[Var], block: Block, write: Access, running: Set[Var]
+) -> bool:
+    """Whether an index is an axis times the extent of another, plus that one, all of which runs."""
+    axes = {a.var: a for a in block.iters}
+    loops = {x.var: x.extent for x in write.loops if x.var in running}
+    for high, low in (pair, pair[::-1]):
+        extent, binding = axes[low].extent, axes[low].binding
+        whole = isinstance(binding, Var) and binding in loops and loops[binding] is extent
+        rest = simplify(index - (high * extent + low))
+        if whole and not uses(rest, {*axes, *running}):
+            return True
+    return False
 
 
 def _running(access: Access) -> frozenset[Var]:

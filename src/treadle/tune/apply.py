@@ -19,7 +19,7 @@ from treadle.schedule.layout import TransformLayout
 from treadle.schedule.trace import Trace, parse_trace, trace_text
 from treadle.target import Target
 from treadle.tune.versions import layouts_of, versioned_schedule
-from treadle_runtime.array import aligned
+from treadle_runtime.array import Slab
 
 
 def apply_schedules(
@@ -113,6 +113,7 @@ class _Packing:
         self.schedules = schedules
         self.packed: dict[str, Constant] = {}
         self.names: dict[tuple[str, str], str] = {}
+        self.memory = Slab(sum(c.array.nbytes for c in module.constants.values()))
 
     def call(self, binding: Binding) -> Binding:
         op = binding.op
@@ -146,6 +147,6 @@ class _Packing:
                 array = layout.pack(array, tuple(d for d in shape if d is not None))
             name = self.names[key] = f"{atom.name}__packed{len(self.names)}"
             type_ = tensor(list(array.shape), self.module.constants[atom.name].type.dtype)
-            self.packed[name] = Constant(type_, aligned(array))
+            self.packed[name] = Constant(type_, self.memory.copy(array))
         name = self.names[key]
         return ConstantRef(name, self.packed[name].type)

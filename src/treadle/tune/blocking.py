@@ -77,7 +77,7 @@ def prefetch_panels(
     if shared < FEW_TILES or loop is None:
         return  # the machine sees by itself what is read once, from end to end
     lines = max(ceil(size / _LINE / shared / (_extent(s, inner[-1]) or 1)), 1)
-    attempt(s, lambda t: t.prefetch_next(packed, loop, inner[-1], lines))
+    attempt(s, lambda t: t.prefetch_next(packed, loop, inner[-1], lines), optional=True)
 
 
 def _extent(s: Schedule, name: str) -> int | None:

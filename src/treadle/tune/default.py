@@ -2,9 +2,11 @@
 
 from collections.abc import Set
 
+from treadle.expr.scalar import variables
 from treadle.ir.analysis import blocks, buffers_read, enclosing_loops, loads
 from treadle.ir.tensor import Block, Buffer, TensorFunction
 from treadle.passes.kinds import contraction_operands, is_affine_copy, only_store
+from treadle.schedule.decompose_padding import bounds_of, padding_of
 from treadle.schedule.trace import Schedule
 from treadle.target import Target
 from treadle.tune.attempt import attempt
@@ -137,7 +139,7 @@ def separate_borders(s: Schedule, done: Set[str] = frozenset()) -> frozenset[str
     for name in [b.name for b in blocks(s.function) if b.name not in done]:
         block = block_of(s, name)
         loops = enclosing_loops(s.function, block)
-        if _pads(block) and _is_spatial(block) and loops:
+        if _is_bordered(block) and _is_spatial(block) and loops:
             outermost, before = loops[0].var.name, {b.name for b in blocks(s.function)}
             attempt(s, lambda t, n=name, at=outermost: t.decompose_padding(n, at))
             found |= {name, *(b.name for b in blocks(s.function) if b.name not in before)}
@@ -148,6 +150,16 @@ def _pads(block: Block) -> bool:
     """Whether a block fills what lies beyond its operand: windows over it would test each point."""
     store = only_store(block)
     return store is not None and any(x.mask is not None for x in loads(store.value))
+
+
+def _is_bordered(block: Block) -> bool:
+    """Whether what a block fills is a border: told from the inside by bounds of its axes."""
+    found = padding_of(block)
+    if found is None or not _pads(block):
+        return False
+    axes = {i.var for i in block.iters}
+    used = [(claim, [v for v in variables(claim) if v in axes]) for claim in found.inside]
+    return all(len(own) == 1 and bounds_of(claim, own[0]) is not None for claim, own in used)
 
 
 def _is_spatial(block: Block) -> bool:

@@ -243,7 +243,9 @@ class _Assignment:
                     self.try_moving(value)
             ends.append((sum(self.cost(b) for b in around), set(self.moved)))
         (plain, still), (moved, changed) = ends
-        self.moved = changed if moved < _GAIN * plain else still
+        # What moves something already has no claim to stay.
+        least = plain if still & part else _GAIN * plain
+        self.moved = changed if moved < least else still
 
     def try_moving(self, value: Value) -> None:
         """Move a value, or move it back, if the calls around it become cheaper."""

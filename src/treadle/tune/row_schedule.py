@@ -257,11 +257,15 @@ def _combine(s: Schedule, partial: str, name: str) -> None:
     """Run partial results along lanes, and sum them up."""
     for block in (partial, name):
         start_apart(s, block)
-    for block in (partial, f"{partial}_init", name):
+    for block in (partial, f"{partial}_init"):
         found = find_block(s.function, block)
-        wide = None if found is None else _lane_loop(s, found, partial=block != name)
+        wide = None if found is None else _lane_loop(s, found, partial=True)
         if wide is not None:
-            s.vectorize(wide.var.name, reassociate=block == name)
+            s.vectorize(wide.var.name)
+    last = _lane_loop(s, block_of(s, name), partial=False)
+    if last is not None:
+        # What lanes cannot be combined by is combined one by one: they are few.
+        attempt(s, lambda t: t.vectorize(last.var.name, reassociate=True), optional=True)
 
 
 def _row_loops(s: Schedule, name: str) -> list[str]:

@@ -2,7 +2,7 @@
 along the innermost.
 """
 
-from treadle.expr.scalar import Expr, Var, int_value, substitute, variables
+from treadle.expr.scalar import Const, Expr, Var, int_value, substitute, variables
 from treadle.expr.simplify import simplify
 from treadle.expr.terms import split_linear
 from treadle.ir.analysis import accesses, enclosing_loops, find_block, flat_index
@@ -10,10 +10,13 @@ from treadle.ir.tensor import Block, For, Load, Store, TensorFunction
 from treadle.passes.kinds import only_store
 from treadle.schedule.trace import Schedule
 from treadle.target import Target
+from treadle.tune.blocks import block_of
 from treadle.tune.parallel import spread
 
 _SMALL = 4096
 """Points of a block below which threads do not pay."""
+_SMALL_COPY = 1 << 15
+"""Points of a copy, or of what is filled with a constant, below which threads do not pay."""
 
 
 def schedule_spatial(s: Schedule, block: str, target: Target, threads: int) -> None:
@@ -23,6 +26,7 @@ def schedule_spatial(s: Schedule, block: str, target: Target, threads: int) -> N
         ScheduleError: E03xx if an instruction does not apply.
     """
     order_loops(s, block)
+    _once_outside(s, block)
     node = find_block(s.function, block)
     if node is None:
         return
@@ -38,7 +42,7 @@ def schedule_spatial(s: Schedule, block: str, target: Target, threads: int) -> N
     outer = [x.var.name for x in loops[:-1]]
     lanes = lanes_of(s.function, node, target)
     inner = vectorize_loop(s, loops[-1], lanes)
-    if threads > 1 and _is_large(loops):
+    if threads > 1 and _is_large(loops, _SMALL_COPY if _only_moves(node) else _SMALL):
         spread(s, outer or ([] if inner is None else [inner]))
 
 
@@ -58,6 +62,16 @@ def order_loops(s: Schedule, block: str) -> None:
     known = {k: v for k, e in steps.items() if (v := int_value(e) if e is not None else None)}
     names = list(known)
     ordered = sorted(names, key=lambda name: -known[name])
+    if ordered != names:
+        s.reorder(*ordered)
+
+
+def _once_outside(s: Schedule, block: str) -> None:
+    """Put the loops around a block that run once outside of the others."""
+    loops = enclosing_loops(s.function, block_of(s, block))
+    once = [x.var.name for x in loops if int_value(simplify(x.extent)) == 1]
+    names = [x.var.name for x in loops]
+    ordered = [*once, *(x for x in names if x not in once)]
     if ordered != names:
         s.reorder(*ordered)
 
@@ -126,11 +140,16 @@ def _stride(place: Expr, var: Var) -> Expr | None:
     return None if linear is None or var in variables(linear[1]) else linear[0]
 
 
-def _is_large(loops: list[For]) -> bool:
+def _only_moves(block: Block) -> bool:
+    """Whether a block stores what it loads, or constants."""
+    return all(isinstance(x, Store) and isinstance(x.value, Load | Const) for x in block.body)
+
+
+def _is_large(loops: list[For], least: int) -> bool:
     points = 1
     for loop in loops:
         extent = int_value(simplify(loop.extent))
         if extent is None:
             return True
         points *= extent
-    return points >= _SMALL
+    return points >= least

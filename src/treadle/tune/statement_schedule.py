@@ -2,6 +2,7 @@
 together in memory, short loops around them written out, blocks on all threads.
 """
 
+from treadle.expr.bounds import interval
 from treadle.expr.scalar import Expr, Var, int_value, substitute, variables
 from treadle.expr.simplify import simplify
 from treadle.expr.terms import split_linear
@@ -9,6 +10,7 @@ from treadle.ir.analysis import (
     Access,
     accesses,
     enclosing_loops,
+    facts_of,
     flat_index,
     loads,
     statements,
@@ -26,6 +28,8 @@ _MOST = 64
 """Statements up to which loops are written out."""
 _WIDEST = 64
 """Iterations up to which a whole loop becomes lanes: a few vectors."""
+_LONG = 1 << 15
+"""Bytes from which on asking for what is read from end to end only takes time."""
 
 
 def holds_loops(block: Block) -> bool:
@@ -103,20 +107,43 @@ def _write_out(s: Schedule, body: tuple[Stmt, ...]) -> int | None:
 
 
 def _foresee(s: Schedule, name: str) -> None:
-    """Ask ahead for vectors of parameters where the one to read next is found in memory."""
+    """Ask ahead for vectors of parameters where the one to read next is found in memory, unless a
+    loop reads all of much that lies at such places from end to end: there the machine is soon ahead
+    by itself.
+    """
     block = block_of(s, name)
-    found: dict[tuple[str, str, str], None] = {}
+    found: dict[str, dict[tuple[str, str], bool]] = {}
     for a in accesses((block,), lanes=False):
         serial = [x for x in a.loops if x.kind == "serial"]
         wide = any(x.kind == "vectorized" for x in a.loops)
         if a.kind == "load" and wide and a.buffer in s.function.input_buffers:
             used = variables(*a.indices)
-            named = [x.value for x in a.lets if x.var in used and loads(x.value)]
-            moving = [x for x in serial[:-1] if x.var in variables(*named)]
+            named = {x.var: x.value for x in a.lets if x.var in used and loads(x.value)}
+            moving = [x for x in serial[:-1] if x.var in variables(*named.values())]
             for around in moving[-1:]:
-                found[a.buffer.name, serial[-1].var.name, around.var.name] = None
-    for buffer, loop, around in found:
-        attempt(s, lambda t, b=buffer, x=loop, y=around: t.prefetch_statements(b, x, y))
+                places = found.setdefault(around.var.name, {})
+                places[a.buffer.name, serial[-1].var.name] = _walks_all(s, a, list(named))
+    for around, places in found.items():
+        for buffer, loop in () if all(places.values()) else places:
+            attempt(s, lambda t, b=buffer, x=loop, y=around: t.prefetch_statements(b, x, y))
+
+
+def _walks_all(s: Schedule, access: Access, named: list[Var]) -> bool:
+    """Whether the loops around an access walk, in the order of memory, all that lies between places
+    whose numbers are neighbours; they are found in memory. That must be much.
+    """
+    facts, done = facts_of(s.function), 1
+    inner_first = sorted(reversed(access.loops), key=lambda x: x.kind != "vectorized")
+    for x in inner_first:
+        step, extent = _step(access, x.var), interval(x.extent, facts).high
+        if step == done and extent is not None:
+            done *= extent
+        elif step != 0 and extent != 1:
+            break
+    place = simplify(flat_index(access.buffer, access.indices))
+    found = [split_linear(place, v) for v in named]
+    known = [None if x is None else int_value(x[0]) for x in found]
+    return known == [done] and done * access.buffer.dtype.bytes >= _LONG
 
 
 def _lies_together(s: Schedule, loop: For) -> bool:

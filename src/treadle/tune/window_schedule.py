@@ -10,14 +10,15 @@ image at a time, which then is near.
 from dataclasses import dataclass
 from math import prod
 
-from treadle.expr.scalar import Expr, int_value, variables
+from treadle.expr.scalar import Expr, Var, int_value, variables
 from treadle.expr.simplify import simplify
 from treadle.ir.analysis import blocks, enclosing_loops, loads
 from treadle.ir.tensor import IterVar
 from treadle.passes.kinds import only_store
+from treadle.schedule.index_map import IndexMap
 from treadle.schedule.trace import Schedule
 from treadle.target import Target
-from treadle.tune.blocks import block_of, lanes_last, loops_of_axes
+from treadle.tune.blocks import block_of, lanes_last, loops_of_axes, store_of
 from treadle.tune.contraction import NEAR, Contraction, as_contraction, destination, stride_of
 from treadle.tune.parallel import spread
 from treadle.tune.register_tile import bind_tile, hold_sums
@@ -103,7 +104,7 @@ def schedule_windows(s: Schedule, block: str, target: Target, threads: int) -> b
         for name in _borders(s, found):
             s.compute_inline(name)
     elif outer:
-        _place_borders(s, found, outer[-1], target)
+        _place_borders(s, found, axes.lane, outer[-1], target)
     if outer and threads > 1:
         spread(s, outer)
     return True
@@ -139,14 +140,44 @@ def _in_registers(
         lanes_last(s, block, lane.var)
 
 
-def _place_borders(s: Schedule, found: Contraction, home: str, target: Target) -> None:
-    """Add the border of each image where it is used, filled apart from the copy of its inside."""
+def _place_borders(
+    s: Schedule, found: Contraction, lane: IterVar, home: str, target: Target
+) -> None:
+    """Add the border of each image where it is used, filled apart from the copy of its inside.
+    Where windows move by several elements, those that make up a vector lie side by side in there.
+    """
     for name in _borders(s, found):
         pieces = [name, *s.decompose_padding(name, s.compute_at(name, home)[0])]
+        buffer = store_of(s, name).buffer
+        load = next(x for x in found.operands if x.buffer is buffer)
+        step = stride_of(load, lane.var) or 1
+        if lane.var not in variables(load.indices[-1]) or int_value(buffer.shape[-1]) is None:
+            step = 1
+        if step > 1:
+            *params, last = [Var(f"d{i}") for i in range(buffer.ndim)]
+            layout = IndexMap(
+                tuple(v.name for v in (*params, last)), (*params, last % step, last // step)
+            )
+            s.transform_layout(buffer.name, layout)
         for piece in pieces:
-            node = block_of(s, piece)
-            inner = enclosing_loops(s.function, node)[-1]
-            vectorize_loop(s, inner, lanes_of(s.function, node, target))
+            _fill(s, piece, step, target)
+
+
+def _fill(s: Schedule, block: str, step: int, target: Target) -> None:
+    """Run a copy, or what fills a border, in vectors of elements ``step`` apart."""
+    lanes = lanes_of(s.function, block_of(s, block), target)
+    inner = enclosing_loops(s.function, block_of(s, block))[-1]
+    if step > 1 and int_value(simplify(inner.extent)) != 1:
+        name, part = s.split(inner.var.name, (None, step))
+        s.reorder(part, name)
+        s.unroll(part)
+        inner = enclosing_loops(s.function, block_of(s, block))[-1]
+        whole, rest = divmod(int_value(simplify(inner.extent)) or 0, lanes)
+        if whole and rest and lanes % rest == 0:
+            # Masks of lanes that are picked cost more than a shorter vector.
+            s.vectorize(s.loop_partition(name, (whole * lanes,))[-1])
+            inner = enclosing_loops(s.function, block_of(s, block))[-1]
+    vectorize_loop(s, inner, lanes)
 
 
 def _borders(s: Schedule, found: Contraction) -> list[str]:
