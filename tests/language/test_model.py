@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from treadle.base.errors import LanguageModelError, RuntimeFault
 from treadle.cli import app
+from treadle.expr.dtype import bf16, f16, f32
 from treadle.language import LanguageModel, Sampling
 from treadle.language.decoder import decoder_module
 from treadle.language.families import read_config
@@ -143,6 +144,29 @@ def test_narrow_weights_give_the_logits_of_the_values_that_they_stand_for(model,
     # Rows that meet bf16 are rounded to it.
     close = 2e-2 if kind == "bf16" else 1e-4
     assert np.linalg.norm(found - wanted) <= close * np.linalg.norm(wanted)
+
+
+@pytest.mark.parametrize("kept", ["bf16", "f16"])
+def test_narrow_caches_give_about_the_logits_of_wide_ones(model, kept):
+    narrow = LanguageModel.load(SETTINGS, cache_format=kept, threads=1)
+    found = []
+    for m in (narrow, model):
+        cache = m.new_cache(4)
+        sequence = cache.create()
+        m.step(cache.append([(sequence, PROMPT)]))
+        found.append(m.step(cache.append([(sequence, [3])])))
+    assert cache.nbytes == 2 * narrow.new_cache(4).nbytes
+    close = {"bf16": 2e-2, "f16": 3e-3}[kept]
+    assert 0 < np.linalg.norm(found[0] - found[1]) <= close * np.linalg.norm(found[1])
+
+
+@pytest.mark.parametrize(
+    ("weights", "kept"), [("f32", f32), ("bf16", bf16), ("int8", f16), ("int4", f16)]
+)
+def test_caches_are_kept_as_the_weights_suggest(weights, kept):
+    model = LanguageModel.load(SETTINGS, weights=weights, threads=1)
+    assert model.kept == kept
+    assert {a.dtype for a in model.new_cache(1).arrays} == {kept.numpy}
 
 
 def test_narrow_weights_stay_narrow_in_memory(model):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from treadle.base.errors import OptionError
-from treadle.cli.language import Folder, RandomWeights, Rows, Weights, load_model
+from treadle.cli.language import CacheFormat, Folder, RandomWeights, Rows, Weights, load_model
 from treadle.cli.parameters import Threads
 from treadle.cli.report import err
 
@@ -45,6 +45,7 @@ def generate(
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of the choices.")] = None,
     weights: Weights = "f32",
     rows: Rows = "f32",
+    cache_format: CacheFormat = None,
     random: RandomWeights = False,
     threads: Threads = None,
 ) -> None:
@@ -52,7 +53,7 @@ def generate(
     from treadle.language import Sampling
 
     sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed)
-    model = load_model(folder, weights, rows, random, threads)
+    model = load_model(folder, weights, rows, cache_format, random, threads)
     start = model.tokens_of(_prompt(model, prompt, tokens, chat))
     began = time.perf_counter()
     first = began

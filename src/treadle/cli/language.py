@@ -23,13 +23,26 @@ Rows = Annotated[
     str,
     typer.Option("--rows", help="What meets quantized weights: f32, or rounded to i16 or i8."),
 ]
+CacheFormat = Annotated[
+    str | None,
+    typer.Option(
+        "--cache-format",
+        help="How keys and values are kept: f32, bf16 or f16; f16 beside quantized weights, else "
+        "as the weights.",
+    ),
+]
 RandomWeights = Annotated[
     bool, typer.Option("--random-weights", help="Do not read weights; draw them.")
 ]
 
 
 def load_model(
-    folder: Path, weights: str, rows: str, random: bool, threads: int | None
+    folder: Path,
+    weights: str,
+    rows: str,
+    cache_format: str | None,
+    random: bool,
+    threads: int | None,
 ) -> "LanguageModel":
     """Load a language model and compile it, showing how far that is; for the arguments and errors
     see ``LanguageModel.load``.
@@ -38,5 +51,11 @@ def load_model(
 
     with progress(f"compiling {folder.name}") as report:
         return LanguageModel.load(
-            folder, weights=weights, rows=rows, random=random, threads=threads, progress=report
+            folder,
+            weights=weights,
+            rows=rows,
+            cache_format=cache_format,
+            random=random,
+            threads=threads,
+            progress=report,
         )

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from treadle.base.errors import OptionError
-from treadle.cli.language import Folder, RandomWeights, Rows, Weights, load_model
+from treadle.cli.language import CacheFormat, Folder, RandomWeights, Rows, Weights, load_model
 from treadle.cli.parameters import Threads
 from treadle.cli.report import out
 
@@ -26,6 +26,7 @@ def serve(
     ] = None,
     weights: Weights = "f32",
     rows: Rows = "f32",
+    cache_format: CacheFormat = None,
     random: RandomWeights = False,
     threads: Threads = None,
     cache: Annotated[
@@ -71,7 +72,7 @@ def serve(
     limits = Limits(running, waiting, step_tokens, max_prompt, max_tokens)
     key = None if key_file is None else _read_key(key_file)
     with listen(host, port) as listener:
-        model = load_model(folder, weights, rows, random, threads)
+        model = load_model(folder, weights, rows, cache_format, random, threads)
         service = Service.of(
             model,
             name=name or folder.resolve().name,

@@ -9,6 +9,7 @@ from math import prod
 import numpy as np
 
 from treadle.base.errors import LanguageModelError
+from treadle.expr.dtype import DType, f32
 from treadle.language.config import DecoderConfig
 from treadle.language.decoder import PAGE_SIZE, cache_shapes
 from treadle.language.pages import NOTHING, Digest, PageTable, digest
@@ -100,14 +101,16 @@ class PagedCache:
     sequences hold is copied before one of them writes to it. Not for several threads at once.
     """
 
-    def __init__(self, config: DecoderConfig, pages: int, *, share: bool = True) -> None:
+    def __init__(
+        self, config: DecoderConfig, pages: int, *, share: bool = True, kept: DType = f32
+    ) -> None:
         if pages < 1:
             raise LanguageModelError(
                 "E0921", f"a cache of {pages} pages holds nothing", help="use at least one page"
             )
         self.config = config
         self.pages = pages
-        self.arrays = new_pages(config, pages)
+        self.arrays = new_pages(config, pages, kept)
         self._table = PageTable(pages)
         self._share = share
         self._window = config.window
@@ -389,8 +392,12 @@ def _check_alive(sequence: CachedSequence) -> None:
         )
 
 
-def new_pages(config: DecoderConfig, pages: int) -> list[np.ndarray]:
+def new_pages(config: DecoderConfig, pages: int, kept: DType = f32) -> list[np.ndarray]:
     """Memory for keys and values of all layers; it is taken when it is first written."""
-    shapes = cache_shapes(config, pages)
-    memory = Slab(sum(prod(s) for s in shapes) * 4)
-    return [memory.zeros(s, np.dtype(np.float32)) for s in shapes]
+    memory = Slab(pages * page_bytes(config, kept))
+    return [memory.zeros(s, kept.numpy) for s in cache_shapes(config, pages)]
+
+
+def page_bytes(config: DecoderConfig, kept: DType = f32) -> int:
+    """Bytes of the keys and values of one page of all layers."""
+    return sum(prod(s) for s in cache_shapes(config, 1)) * kept.bytes

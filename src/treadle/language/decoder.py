@@ -13,13 +13,13 @@ from math import inf
 import numpy as np
 
 from treadle.base.rewrite import replace_fields
-from treadle.expr.dtype import f32, i64
+from treadle.expr.dtype import DType, f32, i64
 from treadle.expr.scalar import Var, int_value
 from treadle.ir.graph_builder import GraphBuilder, Traced
 from treadle.ir.module import Module
 from treadle.ir.types import TensorType, tensor
 from treadle.language.config import Alibi, DecoderConfig, Learned, Relative, Rotary
-from treadle.language.layers import Layer, Parts
+from treadle.language.layers import Layer, Parts, as_type
 from treadle.language.positions import buckets, frequencies, slopes
 from treadle.language.weights import Weights
 from treadle.ops import (
@@ -74,18 +74,19 @@ def cache_shapes(config: DecoderConfig, pages: int) -> tuple[tuple[int, ...], ..
 
 
 def decoder_module(
-    config: DecoderConfig, weights: Weights, *, threads: int | None = None
+    config: DecoderConfig, weights: Weights, *, kept: DType = f32, threads: int | None = None
 ) -> Module:
-    """The program ``main`` of one step. As many heads go together past the pages as leave work for
-    all ``threads``, by default those of all cores.
+    """The program ``main`` of one step. Keys and values are ``kept`` as f32, bf16 or f16. As many
+    heads go together past the pages as leave work for all ``threads``, by default those of all
+    cores.
 
     Shapes:  tokens, positions, sequences, slots: i64 (t,); table: i64 (b, m); wanted: i64 (r,);
-             keys_i: f32 (pages, shared heads, head width, 16), values_i: f32 (pages, shared heads,
-             16, head width) -> logits f32 (r, vocabulary), hidden f32 (t, width), then all keys_i
-             and values_i, in the memory that was passed in. With ``config.cross`` there come,
-             after the cache, sources: i64 (b, n), the pages of each sequence's source; last: i64
-             (t,), the last place of the source of each token; cross_keys_i, cross_values_i, shaped
-             as keys_i and values_i, with pages of their own number.
+             keys_i: kept (pages, shared heads, head width, 16), values_i: kept (pages, shared
+             heads, 16, head width) -> logits f32 (r, vocabulary), hidden f32 (t, width), then all
+             keys_i and values_i, in the memory that was passed in. With ``config.cross`` there
+             come, after the cache, sources: i64 (b, n), the pages of each sequence's source; last:
+             i64 (t,), the last place of the source of each token; cross_keys_i, cross_values_i,
+             f32, shaped as keys_i and values_i, with pages of their own number.
     """
     builder = GraphBuilder("main")
     names = cache_names(config)
@@ -94,7 +95,7 @@ def decoder_module(
     )
     table = builder.input("table", TensorType((Var("b"), Var("m")), 2, i64))
     wanted = builder.input("wanted", TensorType((Var("r"),), 1, i64))
-    pages = page_inputs(builder, config, names, "pages")
+    pages = page_inputs(builder, config, names, "pages", kept)
     cross = cross_inputs(builder, config)
     step = _Step(
         *(builder, config, weights, tokens, positions, sequences, slots, table, cross),
@@ -112,11 +113,15 @@ def decoder_module(
 
 
 def page_inputs(
-    builder: GraphBuilder, config: DecoderConfig, names: Sequence[str], count: str
+    builder: GraphBuilder,
+    config: DecoderConfig,
+    names: Sequence[str],
+    count: str,
+    dtype: DType = f32,
 ) -> list[Traced]:
     """Inputs for pages of keys and values, so many as the symbol ``count`` says."""
     return [
-        builder.input(n, TensorType((Var(count), *tensor(s[1:], f32).dims), 4, f32))
+        builder.input(n, TensorType((Var(count), *tensor(s[1:], dtype).dims), 4, dtype))
         for n, s in zip(names, cache_shapes(config, 1), strict=True)
     ]
 
@@ -306,8 +311,8 @@ class _Layer(Layer):
         v = self.heads(x, "value", config.shared_heads)
         if self.turn is not None:
             q, k = self.turn.apply(q), self.turn.apply(k)
-        self.keys = WritePages(transposed=True)(self.keys, k, step.slots)
-        self.values = WritePages()(self.values, v, step.slots)
+        self.keys = WritePages(transposed=True)(self.keys, as_type(k, self.keys.dtype), step.slots)
+        self.values = WritePages()(self.values, as_type(v, self.values.dtype), step.slots)
         if step.bias is not None:
             return self.joined(self.related(q, step.bias), "output")
         attend = PagedAttention(
@@ -325,7 +330,7 @@ class _Layer(Layer):
         step, config = self.step, self.step.config
         t, heads, width = q.shape
         pages = Gather(0)(step.table, step.sequences)
-        keys, values = (Gather(0)(x, pages) for x in (self.keys, self.values))
+        keys, values = (as_type(Gather(0)(x, pages), f32) for x in (self.keys, self.values))
         length = pages.shape[1] * PAGE_SIZE
         scores = Reshape((t, heads, length))(Einsum("thd,tmhds->thms")(q, keys))
         if config.score_scale != 1.0:

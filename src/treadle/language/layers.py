@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from treadle.expr.dtype import f32
+from treadle.expr.dtype import DType, f32
 from treadle.expr.scalar import Expr, Var, cast
 from treadle.ir.calls import CallTensor
 from treadle.ir.graph_builder import GraphBuilder, Traced
@@ -58,7 +58,7 @@ class Parts:
         if isinstance(weight, QuantizedWeight):
             return decoded_rows(self.builder, weight, places, self.prefix + name)
         found = Gather(0)(self.builder.constant(self.prefix + name, weight), places)
-        return found if found.dtype == f32 else Cast(f32)(found)
+        return as_type(found, f32)
 
     def vector(self, name: str) -> Traced:
         """A weight of one axis, f32."""
@@ -135,6 +135,11 @@ class Layer:
     def norm(self, x: Traced, name: str) -> Traced:
         """A norm of this layer."""
         return self.parts.norm(x, f"layers.{self.number}.{name}")
+
+
+def as_type(x: Traced, dtype: DType) -> Traced:
+    """``x`` as elements of ``dtype``."""
+    return x if x.dtype == dtype else Cast(dtype)(x)
 
 
 def narrow_product(builder: GraphBuilder, x: Traced, weight: Traced) -> Traced:

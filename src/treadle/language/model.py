@@ -13,6 +13,7 @@ import numpy as np
 
 from treadle.base.errors import LanguageModelError, TreadleError
 from treadle.driver import Executable, compile  # noqa: A004  (the word that users know)
+from treadle.expr.dtype import DType, bf16, f16, f32
 from treadle.language.cache import Batch, PagedCache
 from treadle.language.checkpoint import read_json, read_weights
 from treadle.language.config import DecoderConfig
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 WeightFormat = Literal["f32", "bf16", "int8", "int4"]
 RowFormat = Literal["f32", "i16", "i8"]
+CacheFormat = Literal["f32", "bf16", "f16"]
+_KEPT: Mapping[CacheFormat, DType] = {"f32": f32, "bf16": bf16, "f16": f16}
 _ROW_BYTES: Mapping[RowFormat, int] = {"f32": 0, "i16": 2, "i8": 1}
 CHUNK = 512
 """Tokens of a prompt that one step takes at most."""
@@ -38,8 +41,9 @@ CHUNK = 512
 class LanguageModel:
     """A decoder of text.
 
-    ``config`` says what it is made of, ``tokenizer`` is that of its folder or ``None``, and
-    ``executable`` is the one program that runs every step.
+    ``config`` says what it is made of, ``tokenizer`` is that of its folder or ``None``, ``kept`` is
+    the type of the keys and values of its caches, and ``executable`` is the one program that runs
+    every step.
     """
 
     def __init__(
@@ -48,14 +52,16 @@ class LanguageModel:
         weights: Weights,
         *,
         tokenizer: "Tokenizer | None" = None,
+        cache_format: CacheFormat = "f32",
         threads: int | None = None,
         cache: bool = True,
         progress: Progress | None = None,
     ) -> None:
         self.config = config
         self.tokenizer = tokenizer
+        self.kept = _KEPT[cache_format]
         self.executable: Executable = compile(
-            decoder_module(config, weights, threads=threads),
+            decoder_module(config, weights, kept=self.kept, threads=threads),
             threads=threads,
             cache=cache,
             progress=progress,
@@ -70,6 +76,7 @@ class LanguageModel:
         *,
         weights: str = "f32",
         rows: str = "f32",
+        cache_format: str | None = None,
         random: bool = False,
         seed: int = 0,
         threads: int | None = None,
@@ -87,6 +94,8 @@ class LanguageModel:
                 ``int4``, a scale for each 32 inputs. Those of a file that are quantized stay so.
             rows: how the rows that meet quantized weights are multiplied: ``f32``; or rounded, in
                 groups of 32, to ``i16`` or ``i8``, and multiplied in integers, which is faster.
+            cache_format: how keys and values are kept, ``f32``, ``bf16`` or ``f16``: unless given,
+                as other programs do, f16 beside quantized weights, else as the weights are.
             random: random weights even for a folder.
             seed: of random weights.
             threads: how many threads a step uses; all cores unless given.
@@ -97,29 +106,27 @@ class LanguageModel:
             LanguageModelError: E0900 to E0902 for settings, E0910 to E0913 for files, E0914 for an
                 unknown kind of weights, E0917 if a library is missing.
         """
-        if weights not in get_args(WeightFormat):
-            raise LanguageModelError(
-                "E0914",
-                f"there is no kind of weights {weights!r}",
-                help=f"use one of: {', '.join(get_args(WeightFormat))}",
-            )
-        if rows not in get_args(RowFormat):
-            raise LanguageModelError(
-                "E0914",
-                f"there is no kind of rows {rows!r}",
-                help=f"use one of: {', '.join(get_args(RowFormat))}",
-            )
+        kind = _known("weights", weights, get_args(WeightFormat))
+        row_format = _known("rows", rows, get_args(RowFormat))
+        if cache_format is not None:
+            _known("cache_format", cache_format, get_args(CacheFormat))
         config, found, tokenizer = _read(source, random, seed)
-        packed = pack_weights(config, found, weights, rows)  # type: ignore[arg-type]  (checked above)
+        packed = pack_weights(config, found, kind, row_format)
         return cls(
-            config, packed, tokenizer=tokenizer, threads=threads, cache=cache, progress=progress
+            config,
+            packed,
+            tokenizer=tokenizer,
+            cache_format=cache_format or _cache_format(packed),
+            threads=threads,
+            cache=cache,
+            progress=progress,
         )
 
     def new_cache(self, pages: int, *, share: bool = True) -> PagedCache:
         """A cache of ``pages`` × 16 tokens; with ``share``, equal beginnings of texts are computed
         once.
         """
-        return PagedCache(self.config, pages, share=share)
+        return PagedCache(self.config, pages, share=share, kept=self.kept)
 
     def step(self, batch: Batch) -> np.ndarray:
         """Run one step of ``PagedCache.append``: the logits (r, vocabulary), f32, that it wants.
@@ -309,6 +316,24 @@ def _require(library: str, path: Path) -> None:
             f"'{path}' is read by {library}, which is not installed",
             help="pip install 'treadle[language]'",
         )
+
+
+def _known(what: str, given: str, formats: Sequence[Any]) -> Any:  # noqa: ANN401  (one of them)
+    """``given``, if it is one of the formats; E0914 otherwise."""
+    if given not in formats:
+        raise LanguageModelError(
+            "E0914",
+            f"there is no kind of {what} {given!r}",
+            help=f"use one of: {', '.join(formats)}",
+        )
+    return given
+
+
+def _cache_format(weights: Weights) -> CacheFormat:
+    """How keys and values are kept beside weights of some form."""
+    if any(isinstance(w, QuantizedWeight) for w in weights.values()):
+        return "f16"
+    return "bf16" if any(w.dtype == ml_dtypes.bfloat16 for w in weights.values()) else "f32"
 
 
 def pack_weights(

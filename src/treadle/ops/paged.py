@@ -134,8 +134,8 @@ class PagedAttention(Indexing):
     Shapes:  q: (t, heads, d), keys: (p, kv, d, s), values: (p, kv, s, e), table: (b, m), sequences:
              (t,), positions: (t,) [, slopes: (heads,)] -> (t, heads, e). All of heads, kv, d, e and
              s are known numbers.
-    Dtypes:  any float, all the same; integers for table, sequences and positions. Computed in f32
-             for 16-bit floats.
+    Dtypes:  any float, all the same, or f32 with keys and values of one type of 16-bit floats;
+             integers for table, sequences and positions. Computed in f32 for 16-bit floats.
     Errors:  E0101, E0102, E0103; E0106 where dimensions differ or must be known; E0107; E0108 if
              the numbers of heads do not divide, or for a window or cap below zero.
     """
@@ -150,8 +150,11 @@ class PagedAttention(Indexing):
     def infer(self, *types: TensorType) -> TensorType:
         """See the class."""
         q, keys, values, table, sequences, positions, *slopes = operands(self, types, 6, 7)
-        dtype = check_same_dtype(self, (q, keys, values, *slopes))
+        dtype = check_same_dtype(self, (q, *slopes))
+        kept = check_same_dtype(self, (keys, values))
         check_dtype(self, dtype, "float")
+        if dtype != f32 or kept not in (bf16, f16):
+            check_same_dtype(self, (q, keys))
         check_field(self, self.window is None or self.window > 0, f"a window of {self.window}")
         check_field(self, self.softcap is None or self.softcap > 0, f"a cap of {self.softcap}")
         for t, rank, what in (
@@ -279,4 +282,7 @@ class PagedAttention(Indexing):
             (*operands_of(f32, 5, (4, 2, 16, 16, 16), (2, 2)), slopes),
         )
         yield cls(), operands_of(f16, 3, (2, 1, 4, 4, 3), (2, 2))
+        _, keys, values, *_ = operands_of(f16, 3, (2, 1, 4, 4, 3), (2, 2))
+        q, _, _, *rest = operands_of(f32, 3, (2, 1, 4, 4, 3), (2, 2))
+        yield cls(), (q, keys, values, *rest)
         yield cls(), operands_of(f32, 0, (2, 1, 4, 4, 3), (2, 2))

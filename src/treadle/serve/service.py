@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from treadle.base.errors import OptionError
-from treadle.language.decoder import PAGE_SIZE, cache_shapes
+from treadle.language.cache import page_bytes
+from treadle.language.decoder import PAGE_SIZE
 from treadle.language.model import LanguageModel
 from treadle.serve.engine import Engine
 from treadle.serve.model import Tokenizer
 from treadle.serve.schedule import Limits
 
 CACHE_BYTES = 2 << 30
-_ITEM = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class Service:
 
 def _pages(model: LanguageModel, room: int, longest: int, limits: Limits) -> int:
     """The pages of a cache: as many as could be of use, if there is room for them."""
-    page = sum(int(np.prod(shape)) * _ITEM for shape in cache_shapes(model.config, 1))
+    page = page_bytes(model.config, model.kept)
     pages = min(room // page, limits.running * -(-longest // PAGE_SIZE))
     if pages < 1:
         raise OptionError(
