@@ -108,15 +108,16 @@ class LanguageModel:
         """
         kind = _known("weights", weights, get_args(WeightFormat))
         row_format = _known("rows", rows, get_args(RowFormat))
+        kept: CacheFormat | None = None
         if cache_format is not None:
-            _known("cache_format", cache_format, get_args(CacheFormat))
+            kept = _known("cache_format", cache_format, get_args(CacheFormat))
         config, found, tokenizer = _read(source, random, seed)
         packed = pack_weights(config, found, kind, row_format)
         return cls(
             config,
             packed,
             tokenizer=tokenizer,
-            cache_format=cache_format or _cache_format(packed),
+            cache_format=kept or _cache_format(packed),
             threads=threads,
             cache=cache,
             progress=progress,
@@ -331,9 +332,10 @@ def _known(what: str, given: str, formats: Sequence[Any]) -> Any:  # noqa: ANN40
 
 def _cache_format(weights: Weights) -> CacheFormat:
     """How keys and values are kept beside weights of some form."""
-    if any(isinstance(w, QuantizedWeight) for w in weights.values()):
+    arrays = [w for w in weights.values() if isinstance(w, np.ndarray)]
+    if len(arrays) < len(weights):
         return "f16"
-    return "bf16" if any(w.dtype == ml_dtypes.bfloat16 for w in weights.values()) else "f32"
+    return "bf16" if any(a.dtype == ml_dtypes.bfloat16 for a in arrays) else "f32"
 
 
 def pack_weights(
